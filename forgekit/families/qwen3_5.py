@@ -1,0 +1,43 @@
+"""Qwen3.5: dense and hybrid; every fourth layer attends fully, the others are gated delta nets."""
+
+from __future__ import annotations
+
+from math import inf
+
+from forgekit.families import (
+    AttentionHeads,
+    Experts,
+    Family,
+    FeedForward,
+    LoraTargets,
+    RotaryPositions,
+    TrainingDefaults,
+)
+
+FAMILY = Family(
+    name="qwen3_5",
+    facts=(
+        AttentionHeads(
+            query="model.language_model.layers.{layer}.self_attn.q_proj.weight",  # [heads * head_dim, hidden]
+            key="model.language_model.layers.{layer}.self_attn.k_proj.weight",  # [kv_heads * head_dim, hidden]
+            value="model.language_model.layers.{layer}.self_attn.v_proj.weight",  # [kv_heads * head_dim, hidden]
+            output="model.language_model.layers.{layer}.self_attn.o_proj.weight",  # [hidden, heads * head_dim]
+            gated=True,
+            hybrid=True,
+            config=("text_config",),
+        ),
+        FeedForward(
+            gate="model.language_model.layers.{layer}.mlp.gate_proj.weight",  # [ffn, hidden]
+            up="model.language_model.layers.{layer}.mlp.up_proj.weight",  # [ffn, hidden]
+            down="model.language_model.layers.{layer}.mlp.down_proj.weight",  # [hidden, ffn]
+            config=("text_config",),
+        ),
+        LoraTargets(modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")),
+        RotaryPositions(config=("text_config",)),
+        TrainingDefaults(
+            by_size=((5, 300, "1e-4"), (15, 200, "5e-5"), (35, 150, "2e-5"), (inf, 100, "2e-5")),
+        ),
+    ),
+    source="Qwen/Qwen3.5-4B: config.json; transformers 5.23 modeling_qwen3_5",
+    without={Experts: "the model is dense: it has no experts"},
+)

@@ -1,0 +1,107 @@
+"""Parts looked up by exact name: one file per part, or one entry point.
+
+The part of kind ``family`` named ``qwen3_moe`` is the constant ``FAMILY`` in
+``forgekit/families/qwen3_moe.py``, or the object an installed package
+declares as ``qwen3_moe`` in the entry point group ``forgekit.families``.
+The file is the registration: nothing runs at import, and only the parts
+that are asked for are loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, TypeVar
+
+from forgekit.errors import PartError, UnknownNameError
+
+
+class Part(Protocol):
+    """Anything that knows its own name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Registry(Mapping[str, P]):
+    """The parts of one kind, by name.
+
+    Args:
+        kind: what one part is called; its upper case is the constant looked for.
+        package: dotted name of the package whose modules are the parts, and of the entry point group.
+        of: class every part must be an instance of.
+        hyphens: names are written with hyphens where files have underscores.
+    """
+
+    def __init__(self, kind: str, package: str, of: type[P], *, hyphens: bool = False) -> None:
+        self.kind = kind
+        self.package = package
+        self.of = of
+        self.hyphens = hyphens
+
+    def __getitem__(self, name: str) -> P:
+        """Load the part called ``name``.
+
+        Raises:
+            UnknownNameError: no file and no entry point has that name.
+            PartError: the file or entry point holds something else.
+        """
+        if name in self._loaded:
+            return self._loaded[name]
+        point = self._points.get(name)
+        if point is None:
+            near = difflib.get_close_matches(name, self._points, n=1)
+            raise UnknownNameError(
+                f"no {self.kind} is named {name!r}",
+                where=f"{self.package}: {', '.join(self) or 'empty'}",
+                hint=f"{near[0]!r}" if near else f"add {self.file_for(name)}",
+            )
+        part = point.load()
+        if not isinstance(part, self.of) or part.name != name:
+            raise PartError(f"{point.value} is not a {self.of.__name__} named {name!r}", where=f"got {part!r}")
+        self._loaded[name] = part
+        return part
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._points
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._points))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def file_for(self, name: str) -> str:
+        """Where the file of a part of this name goes."""
+        return f"{self.package.replace('.', '/')}/{name.replace('-', '_')}.py"
+
+    @cached_property
+    def _loaded(self) -> dict[str, P]:
+        return {}
+
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        package = importlib.import_module(self.package)
+        points: dict[str, EntryPoint] = {}
+        for module in pkgutil.iter_modules(package.__path__):
+            if module.name.startswith("_"):
+                continue
+            name = module.name.replace("_", "-") if self.hyphens else module.name
+            points[name] = EntryPoint(name, f"{self.package}.{module.name}:{self.kind.upper()}", self.package)
+        for point in entry_points(group=self.package):
+            taken = points.get(point.name)
+            if taken is not None and taken.value != point.value:
+                raise PartError(
+                    f"two {self.package} entries are named {point.name!r}",
+                    where=f"{taken.value} and {point.value}",
+                    hint="rename the newer one: published alloys keep the older",
+                )
+            points[point.name] = point
+        return points
