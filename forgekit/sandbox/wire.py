@@ -1,0 +1,199 @@
+"""Read a candidate's answers without trusting them.
+
+Frames are those of ``_cell.py``. Values come as ``marshal`` version 2, a
+format whose own reader must not see untrusted bytes; this one is pure Python,
+knows plain data only, and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+from forgekit.errors import SandboxError
+
+MAX_DEPTH = 120
+HEADER = 5
+
+
+class MalformedError(SandboxError):
+    """The candidate's process sent bytes that are not an answer."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Opaque:
+    """A value of a type that is not data. Equal to nothing, not even to itself."""
+
+    type_name: str
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One returned value. ``exact`` is False for an instance of a subclass of its type."""
+
+    value: Any
+    exact: bool = True
+
+
+def frames(buffer: bytearray, limit: int) -> Iterator[bytes]:
+    """Cut complete frames, headers included, off the front of ``buffer``.
+
+    Raises:
+        MalformedError: a frame says it is longer than ``limit`` bytes.
+    """
+    start, end = 0, len(buffer)
+    while end - start >= HEADER:
+        size = int.from_bytes(buffer[start + 1 : start + HEADER], "little")
+        if size > limit:
+            raise MalformedError(f"an answer of {size:,} bytes")
+        if end - start < HEADER + size:
+            break
+        yield bytes(buffer[start : start + HEADER + size])
+        start += HEADER + size
+    del buffer[:start]
+
+
+def decode(frame: bytes) -> Answer:
+    """The value in a ``V`` or ``E`` frame.
+
+    Raises:
+        MalformedError: the frame does not hold plain data.
+    """
+    letter, payload = frame[:1], frame[HEADER:]
+    try:
+        value, end = _read(payload, 0, 0)
+        if end != len(payload):
+            raise MalformedError("bytes after the value")
+        if letter == b"V":
+            return Answer(value)
+        made, exact = _untag(value, 0)
+        return Answer(made, exact)
+    except (struct.error, IndexError, UnicodeError, OverflowError, TypeError, ValueError, RecursionError, InvalidOperation) as error:
+        raise MalformedError(f"not plain data: {error}") from error
+
+
+def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    """One marshal version 2 value at ``at``, and where it ends."""
+    if depth > MAX_DEPTH:
+        raise MalformedError("nested too deep")
+    kind = data[at : at + 1]
+    at += 1
+    if kind == b"i":
+        return int.from_bytes(data[at : at + 4], "little", signed=True), _within(data, at + 4)
+    if kind == b"g":
+        return struct.unpack_from("<d", data, at)[0], at + 8
+    if kind in _CONSTANTS:
+        return _CONSTANTS[kind], at
+    if kind in (b"u", b"t"):
+        size, at = _size(data, at)
+        return data[at : at + size].decode("utf-8", "surrogatepass"), _within(data, at + size)
+    if kind == b"s":
+        size, at = _size(data, at)
+        return data[at : at + size], _within(data, at + size)
+    if kind == b"l":
+        return _long(data, at)
+    if kind == b"y":
+        return complex(*struct.unpack_from("<dd", data, at)), at + 16
+    if kind in _SEQUENCES:
+        size, at = _size(data, at)
+        items = []
+        for _ in range(size):
+            item, at = _read(data, at, depth + 1)
+            items.append(item)
+        return _SEQUENCES[kind](items), at
+    if kind == b"{":
+        pairs = {}
+        while data[at : at + 1] != b"0":
+            key, at = _read(data, at, depth + 1)
+            pairs[key], at = _read(data, at, depth + 1)
+        return pairs, at + 1
+    raise MalformedError(f"a value of kind {kind!r}")
+
+
+_CONSTANTS: dict[bytes, Any] = {b"N": None, b"T": True, b"F": False}
+_SEQUENCES: dict[bytes, Any] = {b"[": list, b"(": tuple, b"<": set, b">": frozenset}
+
+
+def _size(data: bytes, at: int) -> tuple[int, int]:
+    size = int.from_bytes(data[at : at + 4], "little")
+    if size > len(data):  # every item takes at least one byte
+        raise MalformedError("a length beyond the end")
+    return size, at + 4
+
+
+def _within(data: bytes, end: int) -> int:
+    if end > len(data):
+        raise MalformedError("a value beyond the end")
+    return end
+
+
+def _long(data: bytes, at: int) -> tuple[int, int]:
+    """An integer as base-2**15 digits, least significant first; the count's sign is the number's."""
+    count = int.from_bytes(data[at : at + 4], "little", signed=True)
+    at += 4
+    end = _within(data, at + 2 * abs(count))
+    digits = struct.unpack_from(f"<{abs(count)}H", data, at)
+    bits = "".join(f"{digit & 0x7FFF:015b}" for digit in reversed(digits))
+    value = int(bits or "0", 2)  # linear in the number's length, unlike base ten
+    return (-value if count < 0 else value), end
+
+
+_DTYPE = re.compile(r"[<>|=]?[biufc](1|2|4|8|16)|[<>]?U\d+")
+
+
+def _untag(node: Any, depth: int) -> tuple[Any, bool]:
+    """The value a tagged node stands for, and whether it is of an exact plain type."""
+    if depth > MAX_DEPTH:
+        raise MalformedError("nested too deep")
+    tag = node[0]
+    if tag == "=":
+        return node[1], True
+    if tag in _TAGS:
+        return _TAGS[tag](_untag(item, depth + 1)[0] for item in node[1]), True
+    if tag == ":":
+        return {_untag(k, depth + 1)[0]: _untag(v, depth + 1)[0] for k, v in node[1]}, True
+    if tag == "sub":
+        return _untag(node[2], depth + 1)[0], False
+    if tag == "array":
+        return _array(node[1], node[2], _untag(node[3], depth + 1)[0]), True
+    if tag == "scalar":
+        return _scalar(node[1], node[2]), True
+    if tag == "decimal":
+        return Decimal(node[1]), True
+    if tag == "fraction":
+        return Fraction(node[1], node[2]), True
+    if tag == "range":
+        return range(node[1], node[2], node[3]), True
+    if tag == "other":
+        return Opaque(str(node[1])), False
+    raise MalformedError("an unknown tag")
+
+
+_TAGS: dict[str, Any] = {"[": list, "(": tuple, "{": set, "<": frozenset}
+
+
+def _array(dtype: str, shape: tuple[int, ...], values: list[Any]) -> Any:
+    import numpy as np
+
+    if not _DTYPE.fullmatch(dtype) or not isinstance(values, list):
+        raise MalformedError("an array that is none")
+    made = np.asarray(values) if "U" in dtype else np.asarray(values, dtype=dtype)
+    return made.reshape([int(size) for size in shape])
+
+
+def _scalar(dtype: str, value: Any) -> Any:
+    import numpy as np
+
+    if not _DTYPE.fullmatch(dtype) or isinstance(value, list | tuple | dict | set):
+        raise MalformedError("a number that is none")
+    return np.str_(value) if "U" in dtype else np.dtype(dtype).type(value)
