@@ -32,6 +32,7 @@ from forgekit.sandbox.wire import HEADER, MalformedError, decode, frames
 
 GRACE = 1.0  # seconds past a limit before a candidate that ignores its own clock is killed
 TICK = 0.05  # seconds between looks at a candidate that says nothing
+PACKING = 30.0  # CPU seconds a candidate's process may take to pack one large value
 MAX_ANSWER = 8 << 20  # bytes; plain values much smaller than this are sent as a hash
 MAX_WHOLE = 256 << 20  # bytes of one value that is sent whole
 RECURSION = 976  # the official harness leaves a candidate about this many frames of 1000
@@ -197,7 +198,9 @@ class Engine:
         )
         judge = _Judge(problem, inputs, expected, whole)
         largest = max(MAX_ANSWER, *(4 * len(frame) for frame in whole.values()), 0)
-        end, cpu, memory = _watch(cell.start(job), judge, lambda index: limits.get(index, MIN_LIMIT), job.total, largest)
+        end, cpu, memory = _watch(
+            cell.start(job), judge, lambda index: limits.get(index, MIN_LIMIT), job.total, largest
+        )
         problem.forget()
         outcome = Outcome(judge.verdict(end), timed_out=judge.by_time(end), cpu=cpu, memory=memory)
         return outcome, judge.undecided
@@ -238,6 +241,7 @@ class _Collector:
     frames: list[bytes] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     floats_at: int | None = None
+    packing: bool = False
     end: str = ""
 
     @property
@@ -253,6 +257,9 @@ class _Collector:
                 self.floats_at = len(self.frames)
         elif letter in b"VHE":
             self.frames.append(frame)
+            self.packing = False
+        elif letter == b"P":
+            self.packing = True
         elif letter != b"R":
             self.end = _said(frame)
             return False
@@ -262,12 +269,11 @@ class _Collector:
 class _Judge:
     """Compares answers with what is expected as they come in, and says when it has seen enough."""
 
-    def __init__(
-        self, problem: Problem, inputs: list[list[Any]], expected: Expected, whole: dict[int, bytes]
-    ) -> None:
+    def __init__(self, problem: Problem, inputs: list[list[Any]], expected: Expected, whole: dict[int, bytes]) -> None:
         self.problem, self.inputs, self.expected, self.whole = problem, inputs, expected, whole
         self.answered = 0
         self.found = False  # the function, in the candidate's code
+        self.packing = False  # a large value is on its way
         self.undecided: int | None = None
         self.end = ""
         self.wrong = ""
@@ -275,12 +281,18 @@ class _Judge:
     def take(self, frame: bytes) -> bool:
         """Whether to go on reading."""
         letter = frame[:1]
-        if letter not in b"VHE":
-            if letter == b"R" and not self.found:
-                self.found = True
-                return True
+        if letter in b"VHE":
+            self.packing = False
+            return self._answer(frame)
+        if letter == b"R" and not self.found:
+            self.found = True
+        elif letter == b"P" and not self.packing:
+            self.packing = True
+        else:
             self.end = _said(frame)
-            return False
+        return not self.end
+
+    def _answer(self, frame: bytes) -> bool:
         index = self.answered
         if index >= len(self.expected.frames):
             self.wrong = "more answers than questions"
@@ -290,7 +302,7 @@ class _Judge:
             if wanted[:1] == b"H":
                 self.undecided = index
                 return False
-            if letter == b"H" or not self._right(index, wanted, frame):
+            if frame[:1] == b"H" or not self._right(index, wanted, frame):
                 self.wrong = f"input {index} of {len(self.inputs)} is answered wrongly"
                 return False
         self.answered += 1
@@ -356,15 +368,16 @@ def _watch(
                     end = "ended without answering"
                     break
                 buffer += data
-                before = reader.answered
+                before = (reader.answered, reader.packing)
                 for frame in frames(buffer, largest):
                     if not reader.take(frame):
                         end = reader.end or "stopped"
                         break
-                if reader.answered != before:
+                if (reader.answered, reader.packing) != before:
                     clock.mark()
-            if not end and clock.due() and clock.overdue(limit(reader.answered), total):
-                end = "killed"
+            if not end and clock.due():
+                allowed = PACKING if reader.packing else limit(reader.answered)
+                end = "killed" if clock.overdue(allowed, total) else ""
     except MalformedError as error:
         end = f"sent {error.what}"
     finally:

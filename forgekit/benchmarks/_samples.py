@@ -100,14 +100,15 @@ def _sample(number: int, line: bytes) -> Sample | str:
         record: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
+    fault = _record_fault(record)
+    return fault or Sample(number, record["task_id"], record.get("solution"), record.get("completion"))
+
+
+def _record_fault(record: Any) -> str:
     if not isinstance(record, dict):
         return "the record is not an object"
-    task_id = record.get("task_id")
-    if not isinstance(task_id, str):
+    if not isinstance(record.get("task_id"), str):
         return "the record has no task_id"
-    for key in ("solution", "completion"):
-        if key in record and not isinstance(record[key], str):
-            return f"{key} is not text"
     if "solution" not in record and "completion" not in record:
         return "the record has neither solution nor completion"
-    return Sample(number, task_id, record.get("solution"), record.get("completion"))
+    return next((f"{k} is not text" for k in ("solution", "completion") if not isinstance(record.get(k, ""), str)), "")

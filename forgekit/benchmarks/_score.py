@@ -11,7 +11,7 @@ from typing import Any
 
 from forgekit import digest
 from forgekit.benchmarks import Benchmark, Score, ScoreSettings, Scoring, Verdict
-from forgekit.benchmarks._engine import Engine, Outcome, Task
+from forgekit.benchmarks._engine import Engine, Task
 from forgekit.benchmarks._evalplus import ORACLES, RELEASED, SUITES, DatasetRef, load, lost_by_release
 from forgekit.benchmarks._samples import Samples, read_samples
 from forgekit.benchmarks._selfcheck import self_check
@@ -37,26 +37,29 @@ def cache_folder() -> Path:
 
 def _score(ref: DatasetRef, suites: tuple[str, ...], data: bytes, settings: ScoreSettings) -> Scoring:
     if importlib.util.find_spec("numpy") is None:
-        raise SamplesError("numpy is not installed, and evalplus compares floats with it", hint="pip install 'forgekit[score]'")
+        raise SamplesError(
+            "numpy is not installed, and evalplus compares floats with it", hint="pip install 'forgekit[score]'"
+        )
     dataset = load(ref, file=settings.dataset_file, offline=settings.offline)
     read = read_samples(data, dataset.problems)
     cache = settings.cache or cache_folder()
-    with Sandbox() as trusted:  # a jail of its own: nothing of a canonical solution is ever in a candidate's
-        engine = Engine(trusted, settings.workers)
+    with Sandbox() as sandbox:
+        engine = Engine(sandbox, settings.workers)
         truth = ground_truth(dataset, engine, cache)
         check = self_check(dataset, truth, engine, cache, again=settings.self_check)
-    tasks = []
-    for sample in read.samples:
-        problem = dataset.problems[sample.task_id]
-        code = sample.code(problem.prompt)
-        tasks += [Task(problem, suite, code, truth.expected(sample.task_id, suite)) for suite in suites]
-        problem.forget()
-    with Sandbox() as sandbox:
-        outcomes = Engine(sandbox, settings.workers).judge(tasks, settings.progress)
+        tasks = []
+        for sample in read.samples:
+            problem = dataset.problems[sample.task_id]
+            code = sample.code(problem.prompt)
+            tasks += [Task(problem, suite, code, truth.expected(sample.task_id, suite)) for suite in suites]
+            problem.forget()
+        outcomes = engine.judge(tasks, settings.progress)
         isolation, numpy = sandbox.isolation, sandbox.numpy
+    verdicts = iter(outcome.verdict for outcome in outcomes)
+    rows = [{suite: next(verdicts) for suite in suites} for _ in read.samples]
     lost = {task_id for task_id, problem in dataset.problems.items() if lost_by_release(problem)}
     return Scoring(
-        scores={oracle: _count(oracle, read, suites, outcomes, list(dataset.problems), lost) for oracle in ORACLES},
+        scores={oracle: _count(oracle, read, rows, list(dataset.problems), lost) for oracle in ORACLES},
         problems=read.problems,
         evidence={
             "dataset": dataset.describe() | {"found": dataset.found},
@@ -72,16 +75,13 @@ def _score(ref: DatasetRef, suites: tuple[str, ...], data: bytes, settings: Scor
     )
 
 
-def _count(
-    oracle: str, read: Samples, suites: tuple[str, ...], outcomes: list[Outcome], known: list[str], lost: set[str]
-) -> Score:
+def _count(oracle: str, read: Samples, rows: list[dict[str, Verdict]], known: list[str], lost: set[str]) -> Score:
     verdicts: dict[str, list[dict[str, Verdict]]] = {task_id: [] for task_id in known}
-    rows = iter(outcomes)
     passed = unstable = 0
-    for sample in read.samples:
-        row = {suite: next(rows).verdict for suite in suites}
+    for sample, judged in zip(read.samples, rows, strict=True):
+        row = judged
         if oracle == RELEASED and sample.task_id in lost:
-            row = {suite: _lost(verdict) for suite, verdict in row.items()}
+            row = {suite: _lost(verdict) for suite, verdict in judged.items()}
         verdicts[sample.task_id].append(row)
         statuses = {verdict.status for verdict in row.values()}
         passed += statuses == {"pass"}
@@ -131,5 +131,3 @@ def _suite_count(score: Score, suite: str) -> int:
         for rows in score.verdicts.values()
         for row in rows
     )
-
-

@@ -20,7 +20,7 @@ from forgekit.benchmarks._engine import Engine, Outcome, Task
 from forgekit.benchmarks._evalplus import MAIN, ORACLES, RELEASED, SUITES, Dataset, Problem, lost_by_release
 from forgekit.benchmarks._truth import Truth
 
-SPOIL = '''
+SPOIL = """
 def _spoil(value):
     if isinstance(value, bool):
         return not value
@@ -35,14 +35,19 @@ def _spoil(value):
     if isinstance(value, dict):
         return {**value, None: None}
     return 0 if value is None else None
-_solve, _calls = ENTRY, 0
+_solve, _calls, _inside = ENTRY, 0, False
 def ENTRY(*arguments):
-    global _calls
-    _calls += 1
+    global _calls, _inside
+    if _inside:
+        return _solve(*arguments)
+    _calls, _inside = _calls + 1, True
     value = _solve(*arguments)
+    _inside = False
     return _spoil(value) if _calls == LAST else value
-'''
-SPOIL_EXISTENCE = "\ndef _spoil(value):\n    return (not value) if isinstance(value, bool) else 0 if value is None else None\n"
+"""
+SPOIL_EXISTENCE = (
+    "\ndef _spoil(value):\n    return (not value) if isinstance(value, bool) else 0 if value is None else None\n"
+)
 
 
 def self_check(dataset: Dataset, truth: Truth, engine: Engine, cache: Path, *, again: bool) -> dict[str, Any]:

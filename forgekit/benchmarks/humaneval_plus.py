@@ -5,4 +5,6 @@ from __future__ import annotations
 from forgekit.benchmarks._evalplus import HUMANEVAL, SUITES
 from forgekit.benchmarks._score import evalplus_benchmark
 
-BENCHMARK = evalplus_benchmark("humaneval_plus", HUMANEVAL, SUITES, total=164, aliases={"humaneval+": "qwen3.5-4b-code-128k-forged"})
+BENCHMARK = evalplus_benchmark(
+    "humaneval_plus", HUMANEVAL, SUITES, total=164, aliases={"humaneval+": "qwen3.5-4b-code-128k-forged"}
+)

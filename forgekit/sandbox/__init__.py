@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from forgekit.errors import SandboxError
 
@@ -173,7 +173,7 @@ class Sandbox:
         while self._spare:
             self._spare.pop().close()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,7 +322,7 @@ class _OnceCell:
         self.numpy = "as installed" if settings["packages"] else ""
 
     def start(self, job: Job) -> Running:
-        folders = sorted({os.path.dirname(path) for path in self.settings["packages"].values()})
+        folders = sorted({str(Path(path).parent) for path in self.settings["packages"].values()})
         settings = self.settings
         limits = [str(int(settings[name])) for name in ("memory", "file_size", "seccomp")]
         limits.insert(2, str(int(job.total + 10)))
@@ -372,6 +372,10 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # a verdict must not depend on the order of a set
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # large values come and go: keep their pages, and take big ones
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_threshold=268435456", "trim_threshold=1073741824")
+    ),
 }
 _F_SETPIPE_SZ = 1031
 
@@ -431,7 +435,7 @@ def _package_paths(package: str) -> Iterator[tuple[str, str]]:
         return
     folder = os.path.realpath(next(iter(spec.submodule_search_locations)))
     yield package, folder
-    if os.path.isdir(folder + ".libs"):  # shared libraries of a manylinux wheel
+    if Path(folder + ".libs").is_dir():  # shared libraries of a manylinux wheel
         yield f"{package}.libs", folder + ".libs"
 
 
@@ -440,7 +444,7 @@ def _visible() -> list[str]:
     """Folders and devices an interpreter needs."""
     system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo"]
     devices = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
-    found = {path for path in (*_libraries(), *system, *devices) if os.path.exists(path)}
+    found = {path for path in (*_libraries(), *system, *devices) if Path(path).exists()}
     return sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
 
 
@@ -454,7 +458,7 @@ def _hidden() -> list[str]:
 def _libraries() -> list[str]:
     """Where the standard library and its shared libraries are, of the interpreter behind a virtual environment."""
     return [f"{prefix}/{sys.platlibdir}" for prefix in {sys.base_prefix, sys.base_exec_prefix}] + [
-        os.path.dirname(sysconfig.get_path("stdlib"))
+        str(Path(sysconfig.get_path("stdlib")).parent)
     ]
 
 
@@ -470,4 +474,6 @@ def _bubblewrap(settings: dict[str, Any]) -> list[str]:
         command += ["--tmpfs", folder]
     for path in settings["packages"].values():
         command += ["--ro-bind", path, path]
-    return [*command, "--ro-bind", _interpreter(), _interpreter(), "--ro-bind", str(CELL.parent), str(CELL.parent), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108
+    for path in (_interpreter(), str(CELL.parent)):
+        command += ["--ro-bind", path, path]
+    return [*command, "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - inside the sandbox

@@ -16,6 +16,7 @@ A job is ``marshal`` data: see ``Job`` in ``forgekit.sandbox``. The answers
 are frames: one letter, a length (u32, little endian), the payload.
 
     ``R``  exec of the candidate's code is done, its function was found
+    ``P``  the function returned something large, and the next value takes a while to pack
     ``V``  one returned value, ``marshal`` version 2: plain data of exact types only
     ``H``  SHA-256 of a value too large to send (see ``normal``)
     ``E``  one returned value with other types in it, as tagged plain data
@@ -29,9 +30,12 @@ from __future__ import annotations
 
 import array
 import builtins
+import contextlib
 import gc
 import hashlib
+import importlib
 import io
+import itertools
 import marshal
 import os
 import shutil
@@ -40,7 +44,12 @@ import subprocess
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing is slow to import, and every cell would pay
+    from typing import Any
+
 LARGE = 1 << 16  # bytes from which a value is hashed, not sent
+LONG = LARGE // 5  # items from which a sequence is
 FLUSH_SECONDS = 0.02  # how old unsent answers may get: the judge times inputs by their arrival
 FLUSH_BYTES = 1 << 15
 DEPTH = 100  # of nested values
@@ -48,9 +57,10 @@ DEPTH = 100  # of nested values
 # What the official harness takes away before it runs a candidate. Nothing here
 # rests on it; an honest candidate that uses one of these fails there, so it fails here.
 MISSING_OS = (
-    "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace "
-    "unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
-).split()
+    "kill", "system", "putenv", "remove", "removedirs", "rmdir", "fchdir", "setuid", "fork",
+    "forkpty", "killpg", "rename", "renames", "truncate", "replace", "unlink", "fchmod", "fchown",
+    "chmod", "chown", "chroot", "lchflags", "lchmod", "lchown", "getcwd", "chdir",
+)  # fmt: skip
 MISSING_BUILTINS = ("exit", "quit", "open", "help")
 MISSING_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
@@ -59,16 +69,16 @@ class TimeoutException(Exception):  # noqa: N818 - the official harness's name: 
     """Raised inside the candidate when an input has used up its CPU time."""
 
 
-class Unreadable(io.StringIO):
+class Unreadable(io.TextIOBase):
     """Standard input, output and error of a candidate: writing goes nowhere, reading fails."""
 
-    def read(self, *_args: object) -> str:  # type: ignore[override]
+    def read(self, *_args: Any) -> str:
         raise OSError
 
-    def readline(self, *_args: object) -> str:  # type: ignore[override]
+    def readline(self, *_args: Any) -> str:  # type: ignore[override]
         raise OSError
 
-    def readlines(self, *_args: object) -> list[str]:  # type: ignore[override]
+    def readlines(self, *_args: Any) -> list[str]:  # type: ignore[override]
         raise OSError
 
     def readable(self) -> bool:
@@ -105,15 +115,16 @@ class Answers:
 def run_job(job: bytes, answers: Answers) -> None:
     """Execute the candidate's code, then its function on every input, until one raises."""
     work = marshal.loads(job)  # noqa: S302 - made by the judge
-    limits, timed, whole, as_set = work["limits"], work["timed"], work["whole"], work["as_set"]
+    limit, limits, timed = work["limit"], work["limits"], work["timed"]
+    whole, as_set = work["whole"], work["as_set"]
     sys.setrecursionlimit(work["recursion"])
-    tick, itimer, profile = time.process_time, signal.setitimer, signal.ITIMER_PROF
+    tick, itimer, profile, getsizeof = time.process_time, signal.setitimer, signal.ITIMER_PROF, sys.getsizeof
     quiet = Unreadable()
-    sys.stdin = sys.stdout = sys.stderr = quiet
-    sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = quiet  # type: ignore[misc]
+    for name in ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"):
+        setattr(sys, name, quiet)
     signal.signal(signal.SIGPROF, _out_of_time)
     take_away()
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     try:
         exec(work["code"], names)  # noqa: S102 - this is what the sandbox is for
         function = names[work["entry"]]
@@ -125,13 +136,19 @@ def run_job(job: bytes, answers: Answers) -> None:
     answers.flush()
     for index, arguments in enumerate(work["inputs"]):
         try:
-            itimer(profile, limits.get(index, work["limit"]))
-            started = tick()
-            value = function(*arguments)  # type: ignore[operator]
-            spent = tick() - started
+            itimer(profile, limits.get(index, limit))
+            if timed:
+                started = tick()
+                value = function(*arguments)
+                spent = tick() - started
+            else:
+                value = function(*arguments)
             itimer(profile, 0)
             if as_set and type(value) not in PLAIN_CONTAINERS:
                 value = set(value)
+            if getsizeof(value) > LARGE:
+                answers.put(b"P")
+                answers.flush()
             frame = encode(value, whole=index in whole)
         except TimeoutException:
             answers.put(b"T")
@@ -156,12 +173,11 @@ def take_away() -> None:
         setattr(builtins, name, None)
     for name in ("rmtree", "move", "chown"):
         setattr(shutil, name, None)
-    subprocess.Popen = None  # type: ignore[assignment,misc]
-    for name in MISSING_MODULES:
-        sys.modules[name] = None  # type: ignore[assignment]
+    setattr(subprocess, "Popen", None)  # noqa: B010 - a class, to a type checker
+    sys.modules.update(dict.fromkeys(MISSING_MODULES))  # type: ignore[arg-type]
 
 
-def _out_of_time(_signal: int, _frame: object) -> None:
+def _out_of_time(_signal: int, _frame: Any) -> None:
     raise TimeoutException("Timed out!")
 
 
@@ -179,9 +195,13 @@ PLAIN_CONTAINERS = (list, tuple, set, frozenset, dict, str)
 ATOMS = (int, float, str, bool, type(None), complex, bytes)
 
 
-def encode(value: object, *, whole: bool) -> tuple[bytes, bytes]:
+def encode(value: Any, *, whole: bool) -> tuple[bytes, bytes]:
     """One frame's letter and payload for a returned value."""
     kind = type(value)
+    if not whole and (kind is list or kind is tuple) and len(value) > LONG:
+        hashed = hash_long(value, kind)
+        if hashed:
+            return b"H", hashed
     try:
         plain = marshal.dumps(value, 2) if kind in ATOMS or kind in PLAIN_CONTAINERS else b""
     except ValueError:  # a type marshal has no form for, or nested too deep
@@ -195,14 +215,55 @@ def encode(value: object, *, whole: bool) -> tuple[bytes, bytes]:
     return b"H", hashlib.sha256(plain if same is value else marshal.dumps(same, 2)).digest()
 
 
-def is_floats(value: object) -> bool:
+def hash_long(value: Any, kind: Any) -> bytes:
+    """SHA-256 of a long list or tuple, such that equal numbers give equal hashes; empty where it holds odd types.
+
+    Numbers are hashed as doubles where doubles can hold them; nested sequences
+    piece by piece, since their plain form can be far larger than they are.
+    """
+    kinds = all_kinds(value)
+    state = hashlib.sha256(kind.__name__.encode())
+    if kinds <= {int, float}:
+        try:
+            numbers = array.array("d", value)
+        except OverflowError:
+            numbers = array.array("d")
+        if len(numbers) and (int not in kinds or numbers.tolist() == list(value)):
+            state.update(numbers)
+            return state.digest()
+    if not kinds <= {int, float, bool, str, type(None), list, tuple}:
+        return b""
+    as_is = kinds <= {int, str, type(None), list, tuple}
+    for start in range(0, len(value), LONG):
+        piece = list(value[start : start + LONG])
+        state.update(marshal.dumps(piece if as_is else [normal(item) for item in piece], 2))
+    return state.digest()
+
+
+def all_kinds(value: Any) -> set[Any]:
+    """Types of everything in a sequence whose levels hold either sequences or atoms; more than asked where mixed."""
+    found: set[Any] = set()
+    for level in range(1, DEPTH):
+        items = iter(value)
+        for _ in range(level - 1):
+            items = itertools.chain.from_iterable(items)
+        kinds = set(map(type, items))
+        found |= kinds
+        if not kinds <= {list, tuple}:
+            break
+    else:
+        return {type}
+    return found if not kinds & {list, tuple} else {type}
+
+
+def is_floats(value: Any) -> bool:
     """Whether the official harness compares this value, when it is expected, with a tolerance."""
     if type(value) in (list, tuple) and value:
-        return all(isinstance(item, float) for item in value)  # type: ignore[attr-defined]
+        return all(isinstance(item, float) for item in value)
     return isinstance(value, float)
 
 
-def exact(value: object, depth: int) -> bool:
+def exact(value: Any, depth: int) -> bool:
     """Whether a value is made of exact plain types alone."""
     kind = type(value)
     if kind in ATOMS:
@@ -210,37 +271,29 @@ def exact(value: object, depth: int) -> bool:
     if depth <= 0 or kind not in PLAIN_CONTAINERS:
         return False
     if kind is dict:
-        return exact(list(value), depth) and exact(list(value.values()), depth)  # type: ignore[attr-defined,call-overload]
-    kinds = set(map(type, value))  # type: ignore[call-overload]
-    return kinds.issubset(ATOMS) or all(exact(item, depth - 1) for item in value)  # type: ignore[attr-defined]
+        return exact(list(value), depth) and exact(list(value.values()), depth)
+    kinds = set(map(type, value))
+    return kinds.issubset(ATOMS) or all(exact(item, depth - 1) for item in value)
 
 
-def normal(value: object) -> object:
+def normal(value: Any) -> Any:
     """A stand-in for a large value, such that equal numbers give equal bytes: 2.0 and True become 2 and 1."""
     kind = type(value)
     if kind is float:
-        return int(value) if value.is_integer() else value  # type: ignore[attr-defined]
+        return int(value) if value.is_integer() else value
     if kind is bool:
-        return int(value)  # type: ignore[call-overload]
+        return int(value)
     if kind is list or kind is tuple:
-        kinds = set(map(type, value))  # type: ignore[call-overload]
-        if kinds <= {int, float}:
-            try:
-                numbers = array.array("d", value)  # type: ignore[arg-type]
-            except OverflowError:
-                numbers = array.array("d")
-            if len(numbers) and (int not in kinds or numbers.tolist() == list(value)):  # type: ignore[call-overload]
-                return (kind is list, numbers.tobytes())
-        if kinds <= {int, str, type(None)}:
+        if set(map(type, value)).issubset((int, str, type(None))):
             return value
-        made = [normal(item) for item in value]  # type: ignore[attr-defined]
+        made = [normal(item) for item in value]
         return made if kind is list else tuple(made)
     if kind is dict:
-        return {normal(k): normal(v) for k, v in value.items()}  # type: ignore[attr-defined]
+        return {normal(k): normal(v) for k, v in value.items()}
     return value
 
 
-def tagged(value: object, depth: int) -> tuple[object, ...]:
+def tagged(value: Any, depth: int) -> tuple[Any, ...]:
     """Plain data that says of every node what it is.
 
     ("=", atom), ("[", nodes), ("(", nodes), ("{", nodes), ("<", nodes) for list, tuple, set, frozenset,
@@ -248,46 +301,56 @@ def tagged(value: object, depth: int) -> tuple[object, ...]:
     ("array", dtype, shape, values), ("scalar", dtype, value) for numpy's, ("decimal", text),
     ("fraction", numerator, denominator), ("range", start, stop, step), ("other", type name).
     """
-    kind = type(value)
-    if value is None or kind in (int, float, complex, str, bytes, bool):
+    kind: Any = type(value)
+    if kind in ATOMS:
         return ("=", value)
     if depth <= 0:
         return ("other", "a value nested too deep")
-    for base, tag in ((list, "["), (tuple, "("), (set, "{"), (frozenset, "<")):
+    for base, tag in COLLECTIONS:
         if isinstance(value, base):
-            node: tuple[object, ...] = (tag, [tagged(item, depth - 1) for item in base.__iter__(value)])  # type: ignore[attr-defined]
+            node = _tagged_collection(value, base, tag, depth)
             return node if kind is base else ("sub", kind.__name__, node)
-    if isinstance(value, dict):
-        node = (":", [(tagged(k, depth - 1), tagged(v, depth - 1)) for k, v in dict.items(value)])
-        return node if kind is dict else ("sub", kind.__name__, node)
     if kind.__module__ == "numpy":
         return _tagged_numpy(value, depth)
     for plain in (int, float, complex, str, bytes):
         if isinstance(value, plain):
-            return ("sub", kind.__name__, ("=", plain.__new__(plain, _base_value(plain, value))))
+            return ("sub", kind.__name__, ("=", _base_value(plain, value)))
+    return _tagged_known(value, kind)
+
+
+COLLECTIONS: tuple[tuple[Any, str], ...] = ((list, "["), (tuple, "("), (set, "{"), (frozenset, "<"), (dict, ":"))
+
+
+def _tagged_collection(value: Any, base: Any, tag: str, depth: int) -> tuple[Any, ...]:
+    if base is dict:
+        return (tag, [(tagged(k, depth - 1), tagged(v, depth - 1)) for k, v in dict.items(value)])
+    return (tag, [tagged(item, depth - 1) for item in base.__iter__(value)])
+
+
+def _tagged_known(value: Any, kind: Any) -> tuple[Any, ...]:
     if kind is range:
-        return ("range", value.start, value.stop, value.step)  # type: ignore[attr-defined]
-    if kind.__module__ in ("decimal", "_decimal") and kind.__name__ == "Decimal":
+        return ("range", value.start, value.stop, value.step)
+    if (kind.__module__, kind.__name__) in (("decimal", "Decimal"), ("_decimal", "Decimal")):
         return ("decimal", str(value))
-    if kind.__module__ == "fractions" and kind.__name__ == "Fraction":
-        return ("fraction", value.numerator, value.denominator)  # type: ignore[attr-defined]
+    if (kind.__module__, kind.__name__) == ("fractions", "Fraction"):
+        return ("fraction", value.numerator, value.denominator)
     return ("other", kind.__name__)
 
 
-def _base_value(plain: type, value: object) -> object:
+def _base_value(plain: type, value: Any) -> Any:
     """The value a subclass instance has as its base type, without asking the subclass."""
     if plain is int:
-        return int.__index__(value)  # type: ignore[arg-type]
+        return int.__index__(value)
     if plain is float:
-        return float.__float__(value)  # type: ignore[arg-type]
+        return float.__float__(value)
     if plain is str:
         return str.__str__(value)
     if plain is bytes:
-        return bytes.__getitem__(value, slice(None))  # type: ignore[arg-type]
-    return complex(complex.real.__get__(value), complex.imag.__get__(value))  # type: ignore[attr-defined]
+        return bytes.__getitem__(value, slice(None))
+    return complex(complex.real.__get__(value), complex.imag.__get__(value))
 
 
-def _tagged_numpy(value: object, depth: int) -> tuple[object, ...]:
+def _tagged_numpy(value: Any, depth: int) -> tuple[Any, ...]:
     import numpy as np
 
     if type(value) is np.ndarray and value.dtype.kind in "biufcU":
@@ -305,7 +368,7 @@ def serve(descriptor: int) -> None:
     import select
     import socket
 
-    import _jail as jail
+    import _jail as jail  # type: ignore[import-not-found]
 
     judge = socket.socket(fileno=descriptor)
     settings = marshal.loads(judge.recv(1 << 20))  # noqa: S302 - from the judge
@@ -347,25 +410,25 @@ def serve(descriptor: int) -> None:
 
 
 NUMPY = ""
-KEPT: list[object] = []
+KEPT: list[Any] = []
 
 
-def prepare(settings: dict[str, object], jail: object) -> None:
+def prepare(settings: dict[str, Any], jail: Any) -> None:
     """Everything that is done once, before the first candidate."""
     global NUMPY  # noqa: PLW0603
     level = settings["level"]
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the candidate goes first
     except OSError:
         pass
-    packages: dict[str, str] = settings["packages"]  # type: ignore[assignment]
+    packages: dict[str, str] = settings["packages"]
     folders = sorted({os.path.dirname(path) for path in packages.values()})
     if level == "namespaces":
-        jail.enter_namespaces()  # type: ignore[attr-defined]
-        visible: dict[str, str] = {path: path for path in settings["visible"]}  # type: ignore[attr-defined]
+        jail.enter_namespaces()
+        visible: dict[str, str] = {path: path for path in settings["visible"]}
         visible.update({f"/packages/{name}": path for name, path in packages.items()})
-        jail.build_root(visible, settings["hidden"])  # type: ignore[attr-defined]
+        jail.build_root(visible, settings["hidden"])
         sys.path.append("/packages")
     else:
         sys.path += folders
@@ -378,13 +441,14 @@ def prepare(settings: dict[str, object], jail: object) -> None:
         pass
     if level != "namespaces":
         sys.path[:] = [path for path in sys.path if path not in folders]
+    if settings["seccomp"]:
+        jail.filter_code()
     gc.collect()
     gc.freeze()  # a collection in a child then touches, and so copies, only what the child made
-    for name in ("_jail", "__main__"):
-        KEPT.append(sys.modules.pop(name, None))
+    KEPT.extend(sys.modules.pop(name, None) for name in ("_jail", "__main__"))
 
 
-def harden(settings: dict[str, object], jail: object, cpu: int, job: int, out: int) -> None:
+def harden(settings: dict[str, Any], jail: Any, cpu: int, job: int, out: int) -> None:
     """Leave this child nothing but its job (descriptor 3) and its way to answer (descriptor 4)."""
     import fcntl
 
@@ -395,15 +459,15 @@ def harden(settings: dict[str, object], jail: object, cpu: int, job: int, out: i
         os.dup2(source, target, inheritable=False)
     os.closerange(5, 4096)
     if level == "namespaces":
-        jail.private_tmp(settings["file_size"])  # type: ignore[attr-defined]
+        jail.private_tmp(settings["file_size"])
         os.chdir("/tmp")  # noqa: S108
-        jail.become_nobody()  # type: ignore[attr-defined]
+        jail.become_nobody()
     elif level == "landlock":
-        jail.restrict_files(settings["readable"])  # type: ignore[attr-defined]
-    jail.drop_capabilities()  # type: ignore[attr-defined]
-    jail.set_limits(settings["memory"], settings["file_size"], cpu)  # type: ignore[attr-defined]
+        jail.restrict_files(settings["readable"])
+    jail.drop_capabilities()
+    jail.set_limits(settings["memory"], settings["file_size"], cpu)
     if settings["seccomp"]:
-        jail.forbid_system_calls()  # type: ignore[attr-defined]
+        jail.forbid_system_calls()
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -421,10 +485,10 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _last_words(error: BaseException) -> None:
-    try:
-        Answers(4).put(b"X", said(error))
-    except BaseException:  # noqa: BLE001 - nothing more can be said
-        pass
+    with contextlib.suppress(BaseException):  # nothing more can be said
+        answers = Answers(4)
+        answers.put(b"X", said(error))
+        answers.flush()
 
 
 def once() -> None:
@@ -433,10 +497,8 @@ def once() -> None:
 
     memory, file_size, cpu, filtered = (int(value) for value in sys.argv[2:6])
     sys.path += sys.argv[6:]
-    try:
-        import numpy  # noqa: F401 - as it is at hand in the official harness
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):
+        importlib.import_module("numpy")  # it is at hand in the official harness
     job = sys.stdin.buffer.read()
     out = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

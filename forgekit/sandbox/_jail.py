@@ -10,6 +10,7 @@ system call numbers from the kernel's tables for x86_64 and aarch64.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -45,14 +46,22 @@ NUMBERS = {
     "swapon": (167, 224), "reboot": (169, 142), "init_module": (175, 105), "finit_module": (313, 273),
     "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "syslog": (103, 116),
     "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
-    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "personality": (135, 92), "iopl": (172, -1), "ioperm": (173, -1),
-    "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_secret": (447, 447),
+    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "personality": (135, 92), "iopl": (172, -1),
+    "ioperm": (173, -1), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_secret": (447, 447),
     "fanotify_init": (300, 262), "lookup_dcookie": (212, 18), "mbind": (237, 235), "migrate_pages": (256, 238),
     "move_pages": (279, 239), "vhangup": (153, 58), "capset": (126, 91),
     "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446),
 }  # fmt: skip
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-JAIL_SETUP = {"clone", "clone3", "tgkill", "prlimit64", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
+JAIL_SETUP = {
+    "clone",
+    "clone3",
+    "tgkill",
+    "prlimit64",
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+}
 LAYER, AUDIT_ARCH = ARCHES.get(MACHINE, (None, 0))
 
 
@@ -167,7 +176,7 @@ def build_root(visible: dict[str, str], hidden: list[str]) -> None:
     for folder in hidden:
         if os.path.isdir(stage + folder):
             mount("tmpfs", stage + folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k")
-    os.makedirs(stage + "/tmp", exist_ok=True)
+    os.makedirs(stage + "/tmp", exist_ok=True)  # noqa: S108
     os.chdir(stage)
     syscall("pivot_root", b".", b".")
     if LIBC.umount2(b".", MNT_DETACH) != 0:
@@ -243,16 +252,24 @@ def seccomp_available() -> bool:
 
 def forbid_system_calls() -> None:
     """From here on: no new process, no signal to another, no socket, no mount, no tracing, for good."""
-    program = _filter(os.getpid())
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    code = filter_code().replace(OWN_PID, struct.pack("=I", os.getpid()))
     buffer = ctypes.create_string_buffer(code, len(code))
 
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
-    wanted = Program(len(program), ctypes.cast(buffer, ctypes.c_void_p))
+    wanted = Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     if LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(wanted), 0, 0) != 0:
         raise JailError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+
+
+OWN_PID = struct.pack("=I", 0x7FFFFFFE)  # stands for a process id that is known only after fork
+
+
+@functools.cache
+def filter_code() -> bytes:
+    """The filter, assembled once; see ``_filter``."""
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in _filter(0x7FFFFFFE))
 
 
 def _filter(own_pid: int) -> list[tuple[int, int, int, int]]:

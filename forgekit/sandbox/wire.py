@@ -78,7 +78,16 @@ def decode(frame: bytes) -> Answer:
             return Answer(value)
         made, exact = _untag(value, 0)
         return Answer(made, exact)
-    except (struct.error, IndexError, UnicodeError, OverflowError, TypeError, ValueError, RecursionError, InvalidOperation) as error:
+    except (
+        struct.error,
+        IndexError,
+        UnicodeError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        InvalidOperation,
+    ) as error:
         raise MalformedError(f"not plain data: {error}") from error
 
 
@@ -87,25 +96,13 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     if depth > MAX_DEPTH:
         raise MalformedError("nested too deep")
     kind = data[at : at + 1]
-    at += 1
-    if kind == b"i":
-        return int.from_bytes(data[at : at + 4], "little", signed=True), _within(data, at + 4)
-    if kind == b"g":
-        return struct.unpack_from("<d", data, at)[0], at + 8
     if kind in _CONSTANTS:
-        return _CONSTANTS[kind], at
-    if kind in (b"u", b"t"):
-        size, at = _size(data, at)
-        return data[at : at + size].decode("utf-8", "surrogatepass"), _within(data, at + size)
-    if kind == b"s":
-        size, at = _size(data, at)
-        return data[at : at + size], _within(data, at + size)
-    if kind == b"l":
-        return _long(data, at)
-    if kind == b"y":
-        return complex(*struct.unpack_from("<dd", data, at)), at + 16
+        return _CONSTANTS[kind], at + 1
+    if kind in _ATOMS:
+        value, at = _ATOMS[kind](data, at + 1)
+        return value, at
     if kind in _SEQUENCES:
-        size, at = _size(data, at)
+        size, at = _size(data, at + 1)
         items = []
         for _ in range(size):
             item, at = _read(data, at, depth + 1)
@@ -113,11 +110,35 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return _SEQUENCES[kind](items), at
     if kind == b"{":
         pairs = {}
+        at += 1
         while data[at : at + 1] != b"0":
             key, at = _read(data, at, depth + 1)
             pairs[key], at = _read(data, at, depth + 1)
         return pairs, at + 1
     raise MalformedError(f"a value of kind {kind!r}")
+
+
+def _small(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 4], "little", signed=True), _within(data, at + 4)
+
+
+def _float(data: bytes, at: int) -> tuple[float, int]:
+    (value,) = struct.unpack_from("<d", data, at)
+    return value, at + 8
+
+
+def _complex(data: bytes, at: int) -> tuple[complex, int]:
+    return complex(*struct.unpack_from("<dd", data, at)), at + 16
+
+
+def _bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = _size(data, at)
+    return data[at : at + size], _within(data, at + size)
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    found, at = _bytes(data, at)
+    return found.decode("utf-8", "surrogatepass"), at
 
 
 _CONSTANTS: dict[bytes, Any] = {b"N": None, b"T": True, b"F": False}
@@ -148,6 +169,16 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
     return (-value if count < 0 else value), end
 
 
+_ATOMS: dict[bytes, Any] = {
+    b"i": _small,
+    b"l": _long,
+    b"g": _float,
+    b"y": _complex,
+    b"u": _text,
+    b"t": _text,
+    b"s": _bytes,
+}
+
 _DTYPE = re.compile(r"[<>|=]?[biufc](1|2|4|8|16)|[<>]?U\d+")
 
 
@@ -166,17 +197,15 @@ def _untag(node: Any, depth: int) -> tuple[Any, bool]:
         return _untag(node[2], depth + 1)[0], False
     if tag == "array":
         return _array(node[1], node[2], _untag(node[3], depth + 1)[0]), True
-    if tag == "scalar":
-        return _scalar(node[1], node[2]), True
-    if tag == "decimal":
-        return Decimal(node[1]), True
-    if tag == "fraction":
-        return Fraction(node[1], node[2]), True
-    if tag == "range":
-        return range(node[1], node[2], node[3]), True
+    return _untag_known(tag, node[1:])
+
+
+def _untag_known(tag: Any, rest: Any) -> tuple[Any, bool]:
     if tag == "other":
-        return Opaque(str(node[1])), False
-    raise MalformedError("an unknown tag")
+        return Opaque(str(rest[0])), False
+    if tag not in _KNOWN:
+        raise MalformedError("an unknown tag")
+    return _KNOWN[tag](*rest), True
 
 
 _TAGS: dict[str, Any] = {"[": list, "(": tuple, "{": set, "<": frozenset}
@@ -197,3 +226,6 @@ def _scalar(dtype: str, value: Any) -> Any:
     if not _DTYPE.fullmatch(dtype) or isinstance(value, list | tuple | dict | set):
         raise MalformedError("a number that is none")
     return np.str_(value) if "U" in dtype else np.dtype(dtype).type(value)
+
+
+_KNOWN: dict[str, Any] = {"scalar": _scalar, "decimal": Decimal, "fraction": Fraction, "range": range}
