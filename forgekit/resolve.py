@@ -6,6 +6,7 @@ problem is found, not only the first, and nothing is looked up by likeness.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,11 +18,20 @@ from forgekit.alloy import Alloy
 from forgekit.alloy.node import Node
 from forgekit.alloy.pointer import find, join
 from forgekit.alloy.schema import AlloyDocument, StageRecord
+from forgekit.benchmarks import BENCHMARKS
 from forgekit.domains import DOMAINS, Domain
 from forgekit.errors import PlanError, UnknownNameError
 from forgekit.families import FAMILIES, Family
 from forgekit.registry import Registry
 from forgekit.stages import STAGES, Given, Stage
+
+
+class Cause(enum.Enum):
+    """Whose problem it is."""
+
+    WRONG = "wrong"  # the recipe says something that cannot be
+    INCOMPLETE = "incomplete"  # the recipe leaves out something that is needed
+    UNKNOWN = "unknown"  # this version of forgekit does not know what the recipe names
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class Problem:
     pointer: str
     text: str
     hint: str = ""
+    cause: Cause = Cause.WRONG
 
     def __str__(self) -> str:
         return f"#{self.pointer}: {self.text}" + (f"; {self.hint}" if self.hint else "")
@@ -211,9 +222,9 @@ def _family(alloy: Alloy, domains: tuple[Domain, ...], problems: list[Problem]) 
             continue
         name = find(alloy.tree, domain.family_at)
         if not isinstance(name, str):
-            problems.append(
-                Problem(domain.family_at, "no architecture is named", "name the model_type of the base's config.json")
-            )
+            text = "no architecture is named"
+            hint = "name the model_type of the base's config.json"
+            problems.append(Problem(domain.family_at, text, hint, Cause.INCOMPLETE))
             continue
         try:
             return FAMILIES[name]
@@ -247,7 +258,8 @@ def _step(recipe: _Recipe, pointer: str, record: Any, at_hand: set[str]) -> Step
     if stage is None:
         known = ", ".join(sorted({name for domain in recipe.domains for name in domain.stages}))
         text = f"no stage is named {kind!r} ({known})"
-        return _refused(pointer, kind, Problem(join(pointer, "type"), text, _where_to_add(kind, recipe.domains)))
+        hint = _where_to_add(kind, recipe.domains)
+        return _refused(pointer, kind, Problem(join(pointer, "type"), text, hint, Cause.UNKNOWN))
     problems = _validate(stage.params, record, pointer)
     params = stage.params.parse(record) if not problems else None
     has_family = any(domain.family_at for domain in recipe.domains if kind in domain.stages)
@@ -297,26 +309,31 @@ def _unsupported(pointer: str, stage: Stage, family: Family) -> Problem:
         pointer,
         f"family {family.name!r} cannot do {stage.name!r}, which needs {needs}{reason}. It supports {', '.join(can)}",
         f"to {stage.purpose}, use {' or '.join(instead)}" if instead else "",
+        Cause.WRONG if any(other.fact(need) for other in FAMILIES.values() for need in stage.needs) else Cause.UNKNOWN,
     )
 
 
 def _missing(pointer: str, stage: Stage, missing: frozenset[str], domains: tuple[Domain, ...]) -> Problem:
     makers = sorted({other.name for domain in domains for other in domain.stages.values() if other.produces & missing})
     what = " and ".join(sorted(missing))
-    return Problem(
-        pointer, f"{stage.name!r} needs {what} from an earlier stage", f"put {' or '.join(makers)} before it"
-    )
+    text = f"{stage.name!r} needs {what} from an earlier stage"
+    return Problem(pointer, text, f"put {' or '.join(makers)} before it", Cause.INCOMPLETE)
 
 
 def _notes(stage: Stage, params: StageRecord | None) -> Iterator[str]:
     if params is None:
         return
+    registries: dict[str, Registry[Any]] = {"benchmark": BENCHMARKS}
+    for kind, name in stage.names(params):
+        if kind in registries and name not in registries[kind]:
+            yield f"no {kind} is named {name!r} here ({', '.join(registries[kind])})"
     unknown = sorted(params.model_extra or {})
     if unknown:
         yield f"not read by {stage.name!r}: {', '.join(unknown)}"
 
 
 __all__ = [
+    "Cause",
     "Plan",
     "Problem",
     "Step",
