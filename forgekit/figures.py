@@ -80,4 +80,4 @@ class Figure:
 
 def show(exact: Fraction, decimals: int = 2) -> str:
     """An exact value for a reader: rounded half to even, trailing zeros kept."""
-    return f"{round(exact, decimals):.{decimals}f}"
+    return f"{Decimal(round(exact * 10**decimals)).scaleb(-decimals):f}"

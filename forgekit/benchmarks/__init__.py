@@ -21,10 +21,15 @@ Status = Literal["pass", "fail", "timeout", "unstable"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one set of tests said of one sample."""
+    """What one set of tests said of one sample.
+
+    Attributes:
+        close: it passed, and so near the time limit that a slower machine may fail it.
+    """
 
     status: Status
     reason: str = ""
+    close: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +66,15 @@ class Score:
     unstable: int
     per_problem: int | None
     verdicts: Mapping[str, list[dict[str, Verdict]]]
+
+    @property
+    def close(self) -> list[str]:
+        """Problems whose pass hangs on the speed of the machine."""
+        return [
+            task_id
+            for task_id, rows in self.verdicts.items()
+            if any(_ok(row) and any(verdict.close for verdict in row.values()) for row in rows)
+        ]
 
     @property
     def rate(self) -> Fraction:

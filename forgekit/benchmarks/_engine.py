@@ -7,7 +7,9 @@ it counts, and a verdict that still changes is reported as unstable.
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +37,8 @@ TICK = 0.05  # seconds between looks at a candidate that says nothing
 PACKING = 30.0  # CPU seconds a candidate's process may take to pack one large value
 MAX_ANSWER = 8 << 20  # bytes; plain values much smaller than this are sent as a hash
 MAX_WHOLE = 256 << 20  # bytes of one value that is sent whole
+SLOWER = 10  # how much slower a machine the rules must be safe on, before a pass counts as clear of the limit
+CLEAR = 1.5  # times the time used that the rules must allow there
 RECURSION = 976  # the official harness leaves a candidate about this many frames of 1000
 
 
@@ -86,6 +90,19 @@ class Outcome:
     timed_out: bool = False
     cpu: float = 0.0
     memory: int = 0
+
+
+def is_close(used: float, reference: float) -> bool:
+    """Whether a call is so near the time the rules allow that a slow or busy machine may fail it.
+
+    The rules allow ``MIN_LIMIT`` seconds or ``LIMIT_FACTOR`` times the canonical
+    solution, by the clock on the wall, so what passes here can fail elsewhere.
+
+    Args:
+        used: CPU seconds of the candidate here.
+        reference: CPU seconds of the canonical solution here.
+    """
+    return max(MIN_LIMIT, LIMIT_FACTOR * reference * SLOWER) < CLEAR * used * SLOWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +265,9 @@ class _Collector:
     def answered(self) -> int:
         return len(self.frames)
 
+    def spent(self, cpu: float) -> None:
+        """Canonical solutions time themselves."""
+
     def take(self, frame: bytes) -> bool:
         letter = frame[:1]
         if letter == b"C":
@@ -277,6 +297,11 @@ class _Judge:
         self.undecided: int | None = None
         self.end = ""
         self.wrong = ""
+        self.close = False
+
+    def spent(self, cpu: float) -> None:
+        """Note the CPU seconds since the answer before the last, by the judge's own clock."""
+        self.close = self.close or is_close(cpu, self.expected.times.get(self.answered - 1, 0.0))
 
     def take(self, frame: bytes) -> bool:
         """Whether to go on reading."""
@@ -325,7 +350,7 @@ class _Judge:
         if end == "time":
             return Verdict("fail", f"input {self.answered} of {len(self.inputs)} used up its time")
         if end == "done" and self.answered == len(self.expected.frames):
-            return Verdict("pass")
+            return Verdict("pass", close=self.close)
         if end == "done":
             return Verdict("fail", f"{self.answered} answers to {len(self.inputs)} inputs")
         return Verdict("fail", end)
@@ -363,18 +388,11 @@ def _watch(
     try:
         while not end:
             if poll.poll(TICK * 1000):
-                data = _read(running)
+                data = os.read(running.fileno(), 1 << 18)
                 if not data:
-                    end = "ended without answering"
                     break
                 buffer += data
-                before = (reader.answered, reader.packing)
-                for frame in frames(buffer, largest):
-                    if not reader.take(frame):
-                        end = reader.end or "stopped"
-                        break
-                if (reader.answered, reader.packing) != before:
-                    clock.mark()
+                end = _absorb(frames(buffer, largest), reader, clock)
             if not end and clock.due():
                 allowed = PACKING if reader.packing else limit(reader.answered)
                 end = "killed" if clock.overdue(allowed, total) else ""
@@ -382,21 +400,27 @@ def _watch(
         end = f"sent {error.what}"
     finally:
         exit_ = running.finish()
-    if end == "ended without answering":
-        end = _epitaph(exit_.code)
-    return end, exit_.cpu, exit_.memory
+    return end or _epitaph(exit_.code), exit_.cpu, exit_.memory
 
 
-def _read(running: Running) -> bytes:
-    import os
-
-    return os.read(running.fileno(), 1 << 18)
+def _absorb(arrived: Iterator[bytes], reader: Any, clock: _Clock) -> str:
+    """Hand frames to the reader; how it ended, once the reader has seen enough."""
+    answered, packing = reader.answered, reader.packing
+    end = ""
+    for frame in arrived:
+        if not reader.take(frame):
+            end = reader.end or "stopped"
+            break
+    fresh = reader.answered - answered
+    if fresh or reader.packing != packing:
+        used = clock.mark()
+        if fresh and not packing:
+            reader.spent(used / fresh)
+    return end
 
 
 def _epitaph(code: int) -> str:
     if code < 0:
-        import signal
-
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return "killed" if name == "SIGXCPU" else f"its process died of {name}"
     return f"its process ended (exit code {code}) before it answered"
@@ -408,12 +432,16 @@ class _Clock:
     def __init__(self, running: Running) -> None:
         self.running = running
         self.started = self.looked = time.monotonic()
+        self.cpu = 0.0
         self.mark()
 
-    def mark(self) -> None:
+    def mark(self) -> float:
+        """Start anew, and say how much CPU time was used since the last start."""
+        before = self.cpu
         self.marked = time.monotonic()
-        self.cpu = self.running.cpu() or 0.0
+        self.cpu = self.running.cpu() or before
         self.queued = self.running.queued() or 0.0
+        return self.cpu - before
 
     def due(self) -> bool:
         now = time.monotonic()

@@ -110,6 +110,7 @@ def as_json(scoring: Scoring) -> dict[str, Any]:
             "passed": score.passed,
             "n": score.total,
             "unstable": score.unstable,
+            "closeToLimit": score.close,
             "tasks": {
                 task_id: [{suite: verdict.status for suite, verdict in row.items()} for row in rows]
                 for task_id, rows in score.verdicts.items()
