@@ -38,6 +38,7 @@ class Claim:
         pointer: RFC 6901 JSON pointer into the alloy; "" is the whole document.
         tier: where in the suite it belongs.
         expected: the claimed value, as JSON data.
+        part: tells claims about the same place apart; empty for the first.
     """
 
     artifact: str
@@ -45,10 +46,12 @@ class Claim:
     pointer: str
     tier: Tier
     expected: Any
+    part: str = ""
 
     @property
     def id(self) -> str:
-        return f"{self.artifact}::{self.pointer or '/'}"
+        """Names the claim in test ids, reports and known gaps."""
+        return f"{self.artifact}::{self.pointer or '/'}" + (f"~{self.part}" if self.part else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

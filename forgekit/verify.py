@@ -43,14 +43,19 @@ class Report:
 class Progress:
     """Where a verification reports to while it runs."""
 
-    started: Callable[[str, int], None] = field(default=lambda _name, _claims: None)
-    settled: Callable[[Finding], None] = field(default=lambda _finding: None)
+    started: Callable[[Claim], None] = field(default=lambda _claim: None)
 
 
 def claims_of(name: str, alloy: Alloy, source: Source | None = None, tiers: Collection[Tier] = TIERS) -> list[Claim]:
-    """Every claim an alloy makes, by tier and then in document order of each check."""
-    found = [claim for check in CHECKS.values() if check.tier in tiers for claim in check.of(name, alloy, source)]
-    return sorted(found, key=lambda claim: TIERS.index(claim.tier))
+    """Every claim an alloy makes, by tier; each with an id of its own, whichever tiers are asked for."""
+    found = [claim for check in CHECKS.values() for claim in check.of(name, alloy, source)]
+    found.sort(key=lambda claim: TIERS.index(claim.tier))
+    seen: set[str] = set()
+    for index, claim in enumerate(found):
+        if claim.id in seen:
+            found[index] = replace(claim, part=claim.kind)
+        seen.add(found[index].id)
+    return [claim for claim in found if claim.tier in tiers]
 
 
 def settle(claim: Claim, evidence: Evidence) -> Finding:
@@ -61,23 +66,26 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
 
 
 def verify(
-    source: Source, settings: Settings, *, tiers: Collection[Tier] = TIERS, progress: Progress | None = None
+    source: Source,
+    settings: Settings,
+    *,
+    tiers: Collection[Tier] = TIERS,
+    only: Callable[[Claim], bool] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Settle every claim of one artifact. An alloy that cannot be read becomes a report that says so."""
     told = progress or Progress()
     try:
         alloy = source.alloy()
         revision = source.revision
-        claims = claims_of(source.name, alloy, source, tiers)
+        claims = [c for c in claims_of(source.name, alloy, source, tiers) if only is None or only(c)]
     except ForgeError as error:
         return Report(name=source.name, error=error)
     evidence = Evidence(name=source.name, alloy=alloy, source=source, settings=settings)
-    told.started(source.name, len(claims))
     findings = []
     for claim in claims:
-        finding = settle(claim, evidence)
-        told.settled(finding)
-        findings.append(finding)
+        told.started(claim)
+        findings.append(settle(claim, evidence))
     return Report(
         name=source.name,
         alloy_name=alloy.where.rsplit("/", 1)[-1],

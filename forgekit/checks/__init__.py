@@ -130,8 +130,8 @@ class Evidence:
         return cast("T", value)
 
 
-Found = Iterator[tuple[str, Any]]
-"""(JSON pointer, claimed value) per claim."""
+Found = Iterator[tuple[str, Any] | tuple[str, Any, str]]
+"""(JSON pointer, claimed value) per claim; with a word to tell apart several claims of one place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,8 +161,15 @@ class Check:
         found = list(self.claims(alloy))
         if source is not None and self.pinned is not None:
             found += self.pinned(source)
-        for pointer, expected in found:
-            yield Claim(artifact=artifact, kind=self.name, pointer=pointer, tier=self.tier, expected=expected)
+        for pointer, expected, *part in found:
+            yield Claim(
+                artifact=artifact,
+                kind=self.name,
+                pointer=pointer,
+                tier=self.tier,
+                expected=expected,
+                part=part[0] if part else "",
+            )
 
 
 CHECKS = Registry("check", "forgekit.checks", Check, hyphens=True)

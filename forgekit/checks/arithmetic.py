@@ -31,6 +31,7 @@ class Relation:
         shown: a representative of ``computed``, for readers.
         formula: in words and numbers.
         alternatives: other readings of the same figure; any one suffices.
+        part: tells relations at one place apart.
     """
 
     pointer: str
@@ -39,6 +40,7 @@ class Relation:
     shown: str
     formula: str
     alternatives: tuple[Interval, ...] = ()
+    part: str = ""
 
     @property
     def holds(self) -> bool:
@@ -63,7 +65,7 @@ def _difference(pointer: str, claimed: Any, values: list[float], names: str) -> 
     if is_number(claimed):
         first, second = values
         shown = str(Figure.of(first).value - Figure.of(second).value)
-        yield Relation(pointer, claimed, _interval(first) - _interval(second), shown, f"{names}: {first} − {second}")
+        yield Relation(pointer, claimed, _interval(first) - _interval(second), shown, f"{names}, {first} − {second},")
 
 
 def score_delta(alloy: Alloy) -> Iterator[Relation]:
@@ -110,7 +112,7 @@ def anchor_is_base(alloy: Alloy) -> Iterator[Relation]:
             other = base.get(name)
             if is_number(value) and is_number(other):
                 at = join(pointer, "evaluation", "anchorReproduction", name)
-                formula = f"the base's {name} under /results/benchmarks: {other}"
+                formula = f"the base's {name} under /results/benchmarks"
                 yield Relation(at, value, _interval(other), str(other), formula)
 
 
@@ -125,7 +127,7 @@ def anchor_measured_is_base(alloy: Alloy) -> Iterator[Relation]:
         measured, other = anchor.get("measuredScore"), base.get(first)
         if is_number(measured) and is_number(other):
             at = join(pointer, "calibrationAnchor", "measuredScore")
-            yield Relation(at, measured, _interval(other), str(other), f"the base's {first} under /results: {other}")
+            yield Relation(at, measured, _interval(other), str(other), f"the base's {first} under /results/benchmarks")
 
 
 def improvement(alloy: Alloy) -> Iterator[Relation]:
@@ -149,7 +151,7 @@ def _improvement(pointer: str, claimed: Any, values: list[float] | None) -> Iter
     hundred = Interval.point(100)
     ratio = _interval(final) / _interval(baseline)
     shown = show((1 - _exact(final) / _exact(baseline)) * 100)
-    formula = f"(baseline − final) / baseline: ({baseline} − {final}) / {baseline}"
+    formula = f"(baseline − final) / baseline, ({baseline} − {final}) / {baseline} in percent,"
     yield Relation(pointer, claimed, hundred - hundred * ratio, shown, formula)
 
 
@@ -164,7 +166,7 @@ def repeated_perplexity(alloy: Alloy) -> Iterator[Relation]:
             other = alloy.at(f"/results/{name}")
             if is_number(metrics.get(key)) and is_number(other):
                 at = join(pointer, "metrics", key)
-                yield Relation(at, metrics[key], _interval(other), str(other), f"/results/{name}: {other}")
+                yield Relation(at, metrics[key], _interval(other), str(other), f"/results/{name}")
 
 
 def passing_share(alloy: Alloy) -> Iterator[Relation]:
@@ -177,9 +179,9 @@ def passing_share(alloy: Alloy) -> Iterator[Relation]:
         total, score = metrics.get("total"), metrics.get("score")
         if is_number(passing) and is_number(total) and is_number(score) and total > 0:
             exact = Fraction(_exact(passing), _exact(total))
-            formula = f"passing / total: {passing}/{total}"
+            formula = f"{passing} of {total} passing, in percent,"
             at = join(pointer, "metrics", "score")
-            yield Relation(f"{at}#counts", score, Interval.point(exact * 100), show(exact * 100), formula)
+            yield Relation(at, score, Interval.point(exact * 100), show(exact * 100), formula, part="counts")
 
 
 QUOTED = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)\s*%?\s*\((\d+)/(\d+)\)")
@@ -195,8 +197,8 @@ def quoted_counts(alloy: Alloy) -> Iterator[Relation]:
                 continue
             exact = Fraction(int(passed), int(total)) * 100
             near = Interval(exact - Fraction(1, 10), exact + Fraction(1, 10))
-            formula = f"quoted as {percent} ({passed}/{total})"
-            yield Relation(f"{pointer}#quote-{number}", float(percent), near, show(exact), formula)
+            formula = f"what is quoted as {percent} ({passed}/{total})"
+            yield Relation(pointer, float(percent), near, show(exact), formula, part=f"quote-{number}")
 
 
 def prune_percentage(alloy: Alloy) -> Iterator[Relation]:
@@ -205,7 +207,7 @@ def prune_percentage(alloy: Alloy) -> Iterator[Relation]:
         claimed = stage.get("prunePct")
         if is_number(claimed):
             exact = Fraction(original - keep, original) * 100
-            formula = f"(original − kept) / original: ({original} − {keep}) / {original}"
+            formula = f"(original − kept) / original, ({original} − {keep}) / {original} in percent,"
             yield Relation(join(pointer, "prunePct"), claimed, Interval.point(exact), show(exact), formula)
 
 
@@ -218,11 +220,11 @@ def expert_tensors(alloy: Alloy) -> Iterator[Relation]:
         for key, experts in (("expertsDropped", original - keep), ("expertsRenamed", keep)):
             if is_number(stage.get(key)):
                 exact = layers * experts * 3
-                formula = f"layers × experts × 3: {layers} × {experts} × 3"
+                formula = f"layers × experts × 3 tensors, {layers} × {experts} × 3,"
                 yield Relation(join(pointer, key), stage[key], Interval.point(exact), str(exact), formula)
         if is_number(stage.get("routerSlicedLayers")):
             at = join(pointer, "routerSlicedLayers")
-            formula = f"layers with experts: {layers}"
+            formula = "the number of layers with experts"
             yield Relation(at, stage["routerSlicedLayers"], Interval.point(layers), str(layers), formula)
 
 
@@ -255,7 +257,7 @@ def active_parameters(alloy: Alloy) -> Iterator[Relation]:
     changing = stages - {"expert-activation-profile", "expert-prune", "quant", "package", "eval", "publish", "deploy"}
     claimed, source = alloy.at("/results/activeParamsB"), alloy.at("/source/activeParamsB")
     if "expert-prune" in stages and not changing and is_number(claimed) and is_number(source):
-        formula = f"expert-prune leaves the experts per token as they are; source.activeParamsB: {source}"
+        formula = "expert-prune leaves the experts per token as they are, and source.activeParamsB"
         yield Relation("/results/activeParamsB", claimed, _interval(source), str(source), formula)
 
 
@@ -272,8 +274,9 @@ def file_sizes(alloy: Alloy) -> Iterator[Relation]:
             continue
         size = matching[0]
         decimal, binary = Fraction(size, 10**9), Fraction(size, 2**30)
-        formula = f"the {variant} file has {size:,} bytes: {show(decimal)} GB, {show(binary)} GiB"
-        yield Relation(pointer, claimed, Interval.point(decimal), show(decimal), formula, (Interval.point(binary),))
+        formula = f"the size of the {variant} file, {size:,} bytes,"
+        shown = f"{show(decimal)} GB or {show(binary)} GiB"
+        yield Relation(pointer, claimed, Interval.point(decimal), shown, formula, (Interval.point(binary),))
 
 
 def _sizes(alloy: Alloy) -> Iterator[tuple[str, str, Any]]:
@@ -294,7 +297,7 @@ def same_experts(alloy: Alloy) -> Iterator[Relation]:
         original = stage.get("originalExpertsPerLayer")
         if is_number(original) and is_number(base):
             at = join(pointer, "originalExpertsPerLayer")
-            yield Relation(at, original, _interval(base), str(base), f"source.numExpertsPerLayer: {base}")
+            yield Relation(at, original, _interval(base), str(base), "source.numExpertsPerLayer")
 
 
 RULES: tuple[Callable[[Alloy], Iterator[Relation]], ...] = (
@@ -322,14 +325,15 @@ def relations(alloy: Alloy) -> Iterator[Relation]:
 
 def claims(alloy: Alloy) -> Found:
     for relation in relations(alloy):
-        yield relation.pointer, relation.claimed
+        yield relation.pointer, relation.claimed, relation.part
 
 
 def settle(claim: Claim, evidence: Evidence) -> Finding:
-    relation = next(relation for relation in relations(evidence.alloy) if relation.pointer == claim.pointer)
+    here = (relation for relation in relations(evidence.alloy) if relation.pointer == claim.pointer)
+    relation = next(relation for relation in here if claim.part in {relation.part, CHECK.name})
     if relation.holds:
-        return confirmed(claim, relation.shown, relation.formula)
-    reason = f"{relation.formula} gives {relation.shown}, not {relation.claimed}"
+        return confirmed(claim, relation.shown, f"{relation.formula} is {relation.shown}")
+    reason = f"{relation.formula} is {relation.shown}, not {relation.claimed}"
     return refuted(claim, relation.shown, reason, "alloy: correct the figure")
 
 

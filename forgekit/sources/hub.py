@@ -47,6 +47,14 @@ class HubSource:
         self.name = repo
         self.asked_revision = revision
         self.offline = offline
+        self._known: Pin | None = None
+
+    @classmethod
+    def at(cls, pin: Pin) -> HubSource:
+        """The repository as it was pinned, without asking for its listing again."""
+        source = cls(pin.repo, pin.revision)
+        source._known = pin
+        return source
 
     @classmethod
     def parse(cls, target: str, *, offline: bool = False) -> HubSource:
@@ -62,6 +70,8 @@ class HubSource:
 
     @property
     def revision(self) -> str | None:
+        if self._known is not None:
+            return self._known.revision
         return str(self._info.sha) if self._info.sha else None
 
     def alloy(self) -> Alloy:
@@ -131,7 +141,8 @@ class HubSource:
 
     @cached_property
     def _listed(self) -> dict[str, FileRecord]:
-        return {record.path: record for record in _records(self._info)}
+        records = self._known.files if self._known is not None else _records(self._info)
+        return {record.path: record for record in records}
 
     def _told(self, path: str) -> contextlib.AbstractContextManager[None]:
         return _translated(self.where(path))

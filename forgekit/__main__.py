@@ -1,0 +1,7 @@
+"""``python -m forgekit``."""
+
+from __future__ import annotations
+
+from forgekit.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""Findings as static pages that work from a folder: an overview, and a page per artifact."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from forgekit import __version__
+from forgekit.alloy.files import write_atomically
+from forgekit.findings import TIER_NAMES, TIERS, Coverage, Finding, Tier, Verdict
+from forgekit.report import MARK, MEANING, SHOWN, clean, in_order, shorten, total
+from forgekit.verify import Report
+
+
+def write_pages(folder: Path, reports: Sequence[Report], gaps: Mapping[str, str], title: str) -> Path:
+    """Write the pages and return the overview's path. Each file replaces its predecessor whole.
+
+    Raises:
+        SourceError: the folder cannot be written.
+    """
+    pages = Environment(
+        loader=PackageLoader("forgekit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(short=shorten, clean=clean, data=_data)
+    pages.globals.update(
+        marks={verdict.value: MARK[verdict] for verdict in Verdict},
+        meanings={verdict.value: MEANING[verdict] for verdict in SHOWN},
+        tiers=[(tier, TIER_NAMES[tier]) for tier in TIERS],
+        version=__version__,
+    )
+    cards = [_card(report, gaps) for report in reports]
+    for card in cards:
+        page = pages.get_template("artifact.html").render(card=card, title=title)
+        write_atomically(folder / card["file"], page.encode())
+    overview = pages.get_template("overview.html").render(cards=cards, whole=_bar(total(reports)), title=title)
+    write_atomically(folder / "index.html", overview.encode())
+    return folder / "index.html"
+
+
+def _card(report: Report, gaps: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "file": re.sub(r"[^\w.-]+", "--", report.name).strip("-.") + ".html",
+        "title": clean(report.title or report.name),
+        "description": clean(report.description),
+        "base": clean(report.base_model),
+        "alloy": report.alloy_name,
+        "hash": report.alloy_hash,
+        "revision": report.revision,
+        "error": str(report.error) if report.error else "",
+        "whole": _bar(report.coverage),
+        "tiers": [_bar(report.tier(tier)) for tier in TIERS],
+        "findings": [_row(finding, gaps) for finding in in_order(report.findings)],
+    }
+
+
+def _bar(coverage: Coverage) -> dict[str, Any]:
+    """Counts and widths of one coverage bar, confirmed first."""
+    whole = coverage.total()
+    parts = [
+        {"verdict": verdict.value, "count": coverage[verdict], "share": 100 * coverage[verdict] / whole}
+        for verdict in SHOWN
+        if coverage[verdict]
+    ]
+    share = coverage.share
+    return {"total": whole, "parts": parts, "percent": None if share is None else round(share * 100)}
+
+
+def _row(finding: Finding, gaps: Mapping[str, str]) -> dict[str, Any]:
+    claim = finding.claim
+    return {
+        "id": claim.id,
+        "anchor": re.sub(r"[^\w-]+", "-", f"{claim.pointer}-{claim.kind}-{claim.part}").strip("-"),
+        "verdict": finding.verdict.value,
+        "kind": claim.kind,
+        "tier": claim.tier,
+        "tier_name": _tier_name(claim.tier),
+        "pointer": claim.pointer,
+        "expected": claim.expected,
+        "observed": finding.observed,
+        "reason": finding.reason,
+        "fix": finding.fix,
+        "evidence": dict(finding.evidence),
+        "seconds": finding.seconds,
+        "gap": gaps.get(claim.id),
+    }
+
+
+def _tier_name(tier: Tier) -> str:
+    return f"tier {tier}, {TIER_NAMES[tier]}" if isinstance(tier, int) else TIER_NAMES[tier]
+
+
+def _data(value: Any) -> str:
+    """A value as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
