@@ -10,7 +10,7 @@ from forgekit.benchmarks._score import evalplus_benchmark
 MINI = DatasetRef(
     name="forgekit mini",
     rules="humaneval",
-    releases=(Release(version="1", sha256="2d12792916a8d3b87c1ea1535ecba1852f16e9923f6436dd70b4292adaf75b1a"),),
+    releases=(Release(version="1", sha256="f0a58da385126db78542500645c5a608cf1b63c7b40d4b9074ab9d7864430dee"),),
     embedded=Path(__file__).with_name("data") / "forgekit_mini.jsonl",
 )
 BENCHMARK = evalplus_benchmark("forgekit_mini", MINI, SUITES, total=24)

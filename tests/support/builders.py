@@ -1,0 +1,142 @@
+"""Small honest things to test with: alloys, checkpoints, samples."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from forgekit import alloy, digest
+from forgekit.benchmarks._evalplus import load
+from forgekit.benchmarks.forgekit_mini import MINI
+
+WEIGHTS = "model.safetensors"
+
+
+def an_alloy(**changes: Any) -> dict[str, Any]:
+    """A complete alloy of a small mixture-of-experts model, with ``changes`` to its root fields."""
+    tree: dict[str, Any] = {
+        "name": "ember",
+        "version": "1.0.0",
+        "source": {
+            "baseModel": "forgekit/base",
+            "architecture": "qwen3_moe",
+            "revision": "1" * 40,
+            "numLayers": 2,
+            "numExpertsPerLayer": 8,
+            "numActivatedExperts": 2,
+        },
+        "stages": [
+            {"type": "expert-activation-profile", "calibrationCorpus": "embers"},
+            {
+                "type": "expert-prune",
+                "metric": "activation_count",
+                "keepExpertsPerLayer": 6,
+                "originalExpertsPerLayer": 8,
+                "prunePct": 25.0,
+            },
+        ],
+        "results": {"benchmarks": [], "integrity": {"trustLevel": "self-attested"}},
+    }
+    return copy.deepcopy(tree | changes)
+
+
+def write_alloy(folder: Path, tree: Mapping[str, Any], name: str = "ember.alloy.json") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(alloy.write(dict(tree)))
+    return path
+
+
+def splitmix(seed: int) -> Iterator[int]:
+    """64-bit numbers that are the same on every machine (SplitMix64, Steele et al. 2014)."""
+    mask = (1 << 64) - 1
+    while True:
+        seed = (seed + 0x9E3779B97F4A7C15) & mask
+        z = seed
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        yield z ^ (z >> 31)
+
+
+def tensor_bytes(name: str, shape: tuple[int, ...], seed: int = 0) -> bytes:
+    """bf16 values in (-0.5, 0.5), drawn by name and seed."""
+    start = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
+    numbers = splitmix(start)
+    made = bytearray()
+    for _ in range(math.prod(shape)):
+        number = next(numbers)
+        # sign, exponents 118 to 125, seven bits of mantissa
+        made += ((number & 1) << 15 | (118 + (number >> 1) % 8) << 7 | (number >> 8) & 0x7F).to_bytes(2, "little")
+    return bytes(made)
+
+
+Tensors = dict[str, tuple[tuple[int, ...], bytes]]
+
+
+def write_safetensors(path: Path, tensors: Tensors) -> None:
+    """A bf16 checkpoint, tensors in name order, header keys in the same."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name in sorted(tensors):
+        shape, data = tensors[name]
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(tensors[name][1] for name in sorted(tensors)))
+
+
+def moe_tensors(*, layers: int = 2, experts: int = 8, hidden: int = 16, width: int = 8, seed: int = 0) -> Tensors:
+    """A qwen3_moe checkpoint's names with small random tensors."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (32, hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (32, hidden),
+    }
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        shapes |= {f"{at}.self_attn.{p}_proj.weight": (hidden, hidden) for p in "qkvo"}
+        shapes[f"{at}.mlp.gate.weight"] = (experts, hidden)
+        for expert in range(experts):
+            here = f"{at}.mlp.experts.{expert}"
+            shapes |= {f"{here}.gate_proj.weight": (width, hidden), f"{here}.up_proj.weight": (width, hidden)}
+            shapes[f"{here}.down_proj.weight"] = (hidden, width)
+    return {name: (shape, tensor_bytes(name, shape, seed)) for name, shape in shapes.items()}
+
+
+def parameters(tensors: Tensors) -> int:
+    return sum(math.prod(shape) for shape, _ in tensors.values())
+
+
+def file_hashes(folder: Path, *names: str) -> list[dict[str, Any]]:
+    return [
+        {"filename": name, "sha256": digest.sha256_file(folder / name).hex, "size": (folder / name).stat().st_size}
+        for name in names
+    ]
+
+
+def model_hash(rows: list[dict[str, Any]]) -> str:
+    return str(digest.model_hash((row["filename"], row["sha256"]) for row in rows))
+
+
+WRONG = {
+    "Mini/3": "def mean(numbers):\n    return sum(numbers) // max(1, len(numbers))\n",
+    "Mini/7": "def primes_below(limit):\n    return [n for n in range(2, limit) if n % 2 or n == 2]\n",
+    "Mini/23": "def edit_distance(a, b):\n    return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b))\n",
+}
+
+
+def mini_samples(wrong: Mapping[str, str] | None = None) -> bytes:
+    """Samples for the embedded benchmark: canonical solutions, but for the ``wrong`` ones."""
+    problems = load(MINI, file=None, offline=True).problems.values()
+    rows = [
+        {"task_id": problem.task_id, "solution": (wrong or {}).get(problem.task_id, problem.canonical)}
+        for problem in problems
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
