@@ -7,8 +7,11 @@ could be checked.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import typer
 
@@ -26,13 +29,44 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(verifying.verify)
-app.command()(verifying.claims)
-app.command()(inspecting.plan)
-app.command()(scoring.score)
-app.command("hash")(inspecting.hash_)
-app.command()(inspecting.schema)
-app.add_typer(catalogs.app, name="catalog")
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def _stoppable(command: F) -> F:
+    """Say that Ctrl-C was heard; typer would leave without a word."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            typer.echo("stopped; nothing was left half-written", err=True)
+            raise typer.Exit(STOPPED) from None
+
+    return cast("F", run)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "verify": verifying.verify,
+    "claims": verifying.claims,
+    "plan": inspecting.plan,
+    "score": scoring.score,
+    "hash": inspecting.hash_,
+    "schema": inspecting.schema,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_stoppable(_command))
+_catalog = typer.Typer(no_args_is_help=True, help="Folders of pinned artifacts.")
+_CATALOG_COMMANDS: dict[str, Callable[..., None]] = {
+    "list": catalogs.list_,
+    "pull": catalogs.pull,
+    "pin": catalogs.pin,
+    "refresh": catalogs.refresh,
+}
+for _name, _command in _CATALOG_COMMANDS.items():
+    _catalog.command(_name)(_stoppable(_command))
+app.add_typer(_catalog, name="catalog")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -61,9 +95,6 @@ def main() -> None:
     except ForgeError as error:
         typer.echo(f"error: {_safe(str(error))}", err=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("stopped; nothing was left half-written", err=True)
-        sys.exit(STOPPED)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

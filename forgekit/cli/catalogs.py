@@ -11,11 +11,9 @@ from forgekit.cli.shared import CatalogPaths, Json, open_catalogs, print_json
 from forgekit.errors import AbsentError, ForgeError, SourceError
 from forgekit.sources.catalog import Broken, Catalog, CatalogEntry
 
-app = typer.Typer(no_args_is_help=True, help="Folders of pinned artifacts.")
 Into = Annotated[Path | None, typer.Option("--into", metavar="FOLDER", help="The catalog to write to.")]
 
 
-@app.command("list")
 def list_(catalog: CatalogPaths = None, as_json: Json = False) -> None:
     """Show the entries of the catalogs."""
     rows = [_row(catalog_, entry) for catalog_ in open_catalogs(catalog) for entry in catalog_.entries()]
@@ -28,7 +26,6 @@ def list_(catalog: CatalogPaths = None, as_json: Json = False) -> None:
     typer.echo(f"{len(rows)} entries", err=True)
 
 
-@app.command()
 def pull(
     target: Annotated[str, typer.Argument(help="hf://org for all of its artifacts, or hf://org/name.")],
     into: Into = None,
@@ -62,7 +59,6 @@ def pull(
         )
 
 
-@app.command()
 def pin(
     target: Annotated[str, typer.Argument(help="hf://org/name[@revision]")],
     into: Into = None,
@@ -81,7 +77,6 @@ def pin(
     typer.echo(f"pinned   {source.name}  {made.alloy_hash.short} at {made.revision[:12]}")
 
 
-@app.command()
 def refresh(
     names: Annotated[list[str] | None, typer.Argument(help="Entries; all that are pinned by default.")] = None,
     into: Into = None,

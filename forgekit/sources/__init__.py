@@ -20,7 +20,8 @@ from forgekit.errors import AbsentError, SourceError
 
 ALLOY_SUFFIX = ".alloy.json"
 ALLOY_NAME = "forge-alloy.json"
-SMALL = 64 << 20  # bytes up to which a file is fetched for its content; weights are never fetched
+SMALL = 64 << 20  # bytes up to which a file is fetched for its content
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx", ".npz")  # never fetched, whatever their size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,7 @@ from forgekit.alloy import Alloy
 from forgekit.alloy.files import write_atomically
 from forgekit.alloy.pointer import walk
 from forgekit.errors import AbsentError, ForgeError, SourceError, TamperedError, UnreachableError
-from forgekit.sources import ALLOY_NAME, ALLOY_SUFFIX, SMALL, FileRecord, checked, pick_alloy
+from forgekit.sources import ALLOY_NAME, ALLOY_SUFFIX, SMALL, WEIGHTS, FileRecord, checked, pick_alloy
 from forgekit.sources.catalog import Catalog
 from forgekit.sources.pins import PIN_NAME, Pin
 
@@ -98,8 +98,8 @@ class HubSource:
         record = self.listing().get(checked(path, self.where("")))
         if record is None:
             raise AbsentError(f"the repository has no file {path}", where=self.where(""))
-        if record.size is not None and record.size > SMALL:
-            raise UnreachableError(f"{path} has {record.size:,} bytes and is not downloaded", where=self.where(path))
+        if path.endswith(WEIGHTS) or (record.size or 0) > SMALL:
+            raise UnreachableError(f"{path}, {record.size or 0:,} bytes, is not downloaded", where=self.where(path))
         with self._told(path):
             local = _patiently(lambda: hf.hf_hub_download(self.name, path, revision=self.revision))
         _hold(Path(local), record, self.where(path))
@@ -129,8 +129,9 @@ class HubSource:
     @cached_property
     def _info(self) -> Any:
         import huggingface_hub as hf
+        from huggingface_hub import constants
 
-        if self.offline or hf.constants.HF_HUB_OFFLINE:
+        if self.offline or constants.HF_HUB_OFFLINE:
             raise UnreachableError(
                 "this run is offline", where=self.where(""), hint="pull it into a catalog first, or drop --offline"
             )
@@ -176,12 +177,12 @@ def _hold(local: Path, record: FileRecord, where: str) -> None:
 
 def _patiently(call: Callable[[], T]) -> T:
     """Call, and again a little later where the Hub says it is busy."""
-    import huggingface_hub as hf
+    from huggingface_hub import errors
 
     for attempt in range(TRIES):
         try:
             return call()
-        except hf.errors.HfHubHTTPError as error:
+        except errors.HfHubHTTPError as error:
             status = error.response.status_code if error.response is not None else None
             if status not in BUSY or attempt == TRIES - 1:
                 raise
@@ -193,28 +194,28 @@ def _patiently(call: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def _translated(where: str) -> Iterator[None]:
     """The Hub client's many errors as the two that matter here: it is not there, or it cannot be reached."""
-    import huggingface_hub as hf
+    from huggingface_hub import errors
 
     try:
         yield
-    except hf.errors.GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise UnreachableError(
             "the repository is gated", where=where, hint="ask for access and set HF_TOKEN"
         ) from error
-    except hf.errors.RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise AbsentError(
             "there is no such repository, or it is private",
             where=where,
             hint="check the name; set HF_TOKEN if it is private",
         ) from error
-    except hf.errors.RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise AbsentError("the repository has no such revision", where=where) from error
-    except hf.errors.EntryNotFoundError as error:
+    except errors.EntryNotFoundError as error:
         raise AbsentError("the repository has no such file", where=where) from error
-    except hf.errors.HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         raise UnreachableError(f"the Hub answers {status}", where=where, hint=_hint(status)) from error
-    except (hf.errors.OfflineModeIsEnabled, hf.errors.LocalEntryNotFoundError) as error:
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise UnreachableError("the Hub cannot be reached", where=where) from error
     except ForgeError:
         raise
@@ -300,7 +301,7 @@ def _evidence(source: HubSource) -> set[str]:
     wanted = (
         named | {source.alloy_name} | ({"README.md", "config.json", "model.safetensors.index.json"} & listing.keys())
     )
-    return {path for path in wanted if (listing[path].size or 0) <= SMALL}
+    return {path for path in wanted if (listing[path].size or 0) <= SMALL and not path.endswith(WEIGHTS)}
 
 
 def behind(pin: Pin) -> HubSource:

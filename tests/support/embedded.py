@@ -1,4 +1,6 @@
-"""Makes ``_cache/``, the embedded catalog, to the same bytes on every machine: ``python -m tests.support.embedded _cache``.
+"""Makes ``_cache/``, the embedded catalog, to the same bytes on every machine.
+
+Run as ``python -m tests.support.embedded _cache``.
 
 The weights are small random tensors and the pruning is done right here, until
 the forge makes them. Every hash, count and score in the alloys is computed

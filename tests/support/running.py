@@ -1,0 +1,63 @@
+"""The command line in a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "_cache"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def forgekit(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300) -> Ran:
+    """Run ``forgekit`` with these arguments; a traceback is always a failure."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forgekit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=dict(env) if env is not None else without_catalog(),
+        cwd=cwd,
+        timeout=timeout,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def without_catalog(**more: str) -> dict[str, str]:
+    """This process's environment, but for anything that points at other catalogs."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("FORGEKIT_")}
+    return kept | {"NO_COLOR": "1"} | more
+
+
+def python(code: str, env: Mapping[str, str] | None = None) -> Ran:
+    """Run a snippet in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=dict(env) if env is not None else without_catalog(),
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
