@@ -55,10 +55,14 @@ class Node(BaseModel):
         """The JSON tree: what was read, plus what was set; never a default."""
         names = {(field.alias or name): name for name, field in type(self).model_fields.items()}
         extra = self.model_extra or {}
-        present = {key for key, name in names.items() if name in self.model_fields_set} | set(extra)
+        present = {key for key, name in names.items() if self._has(key, name, extra)} | set(extra)
         order = [key for key in self._order if key in present]
         order += [key for key in (*names, *extra) if key in present and key not in order]
         return {key: _plain(getattr(self, names[key]) if key in names else extra[key]) for key in order}
+
+    def _has(self, key: str, name: str, extra: Mapping[str, Any]) -> bool:
+        """Whether a field was read or set, and not merely an unknown key that is spelt like it in Python."""
+        return key in self._order or (name in self.model_fields_set and name not in extra)
 
     @model_validator(mode="wrap")
     @classmethod
