@@ -198,6 +198,9 @@ def _translated(where: str) -> Iterator[None]:
 
     try:
         yield
+    # the client also calls "absent" what is only absent from its cache: that comes before the real absences
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        raise UnreachableError(f"the Hub cannot be reached: {_root_cause(error)}", where=where) from error
     except errors.GatedRepoError as error:
         raise UnreachableError(
             "the repository is gated", where=where, hint="ask for access and set HF_TOKEN"
@@ -215,8 +218,6 @@ def _translated(where: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         raise UnreachableError(f"the Hub answers {status}", where=where, hint=_hint(status)) from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise UnreachableError("the Hub cannot be reached", where=where) from error
     except ForgeError:
         raise
     except Exception as error:
@@ -230,6 +231,13 @@ def _translated(where: str) -> Iterator[None]:
         } or isinstance(error, OSError):
             raise UnreachableError(f"the Hub cannot be reached: {error}", where=where) from error
         raise
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _hint(status: object) -> str:
