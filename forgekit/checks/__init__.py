@@ -18,7 +18,7 @@ from forgekit import digest
 from forgekit.alloy import Alloy
 from forgekit.benchmarks import Benchmark, ScoreSettings, Scoring
 from forgekit.digest import Digest, Progress
-from forgekit.errors import AbsentError, SourceError, UnreachableError
+from forgekit.errors import AbsentError, SourceError, TamperedError, UnreachableError
 from forgekit.findings import Claim, Finding, Tier, Verdict
 from forgekit.registry import Registry
 from forgekit.sources import Source
@@ -196,7 +196,7 @@ def unchecked(claim: Claim, reason: str, observed: Any = None, **evidence: Any) 
 def without_file(claim: Claim, error: SourceError, fix: str) -> Finding:
     """The finding where the file behind a claim cannot be had: whose fault that is decides."""
     said = f"{error.what} ({error.where})" if error.where else error.what
-    if isinstance(error, UnreachableError):
+    if isinstance(error, UnreachableError | TamperedError):  # neither is the publisher's doing
         return unchecked(claim, said, **({"try": error.hint} if error.hint else {}))
     if isinstance(error, AbsentError):
         return unproven(claim, said, fix)
