@@ -36,6 +36,7 @@ GRACE = 1.0  # seconds past a limit before a candidate that ignores its own cloc
 TICK = 0.05  # seconds between looks at a candidate that says nothing
 PACKING = 30.0  # CPU seconds a candidate's process may take to pack one large value
 MAX_ANSWER = 8 << 20  # bytes; plain values much smaller than this are sent as a hash
+NEAR = 1 << 16  # bytes an answer may be longer than 16 times the right one, before it is wrong unread
 MAX_WHOLE = 256 << 20  # bytes of one value that is sent whole
 SLOWER = 10  # how much slower a machine the rules must be safe on, before a pass counts as clear of the limit
 CLEAR = 1.5  # times the time used that the rules must allow there
@@ -327,7 +328,8 @@ class _Judge:
             if wanted[:1] == b"H":
                 self.undecided = index
                 return False
-            if frame[:1] == b"H" or not self._right(index, wanted, frame):
+            oversize = len(frame) > NEAR + 16 * len(wanted)
+            if frame[:1] == b"H" or oversize or not self._right(index, wanted, frame):
                 self.wrong = f"input {index} of {len(self.inputs)} is answered wrongly"
                 return False
         self.answered += 1

@@ -24,7 +24,7 @@ from typing import Any
 
 from forgekit import digest
 from forgekit.errors import SamplesError
-from forgekit.sandbox.wire import Answer, Opaque
+from forgekit.sandbox.wire import Answer, Opaque, as_set
 
 RELEASED, MAIN = "evalplus-0.3.1", "evalplus-26d6d00"
 ORACLES = (RELEASED, MAIN)
@@ -351,7 +351,7 @@ def _right(question: Question, answer: Answer) -> bool:
         elif entry == "digit_distance_nums":
             matches = matches or out == digit_distance(*question.arguments)
         elif entry in SET_TASKS:
-            matches = set(out) == set(expected)
+            matches = not isinstance(out, range) and as_set(out) == set(expected)
         elif entry in NOT_NONE_TASKS:
             matches = out == expected if isinstance(out, bool) else expected == (out is not None)
     atol = _raised(atol, expected)

@@ -7,17 +7,21 @@ knows plain data only, and refuses everything else.
 
 from __future__ import annotations
 
+import pickle
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from forgekit.errors import SandboxError
 
 MAX_DEPTH = 120
+MAX_COLLISIONS = 1000  # items of a set or dict that share a hash: more is an attack on the reader's time
+MAX_DIGITS = 1 << 14  # of a fraction or a decimal
+MAX_ARRAY = 64 << 20  # bytes of an array of text, which pads every item to the longest
 HEADER = 5
 
 
@@ -82,11 +86,11 @@ def decode(frame: bytes) -> Answer:
         struct.error,
         IndexError,
         UnicodeError,
-        OverflowError,
+        ArithmeticError,
         TypeError,
         ValueError,
+        AttributeError,
         RecursionError,
-        InvalidOperation,
     ) as error:
         raise MalformedError(f"not plain data: {error}") from error
 
@@ -109,13 +113,35 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             items.append(item)
         return _SEQUENCES[kind](items), at
     if kind == b"{":
-        pairs = {}
+        keys, values = [], []
         at += 1
         while data[at : at + 1] != b"0":
             key, at = _read(data, at, depth + 1)
-            pairs[key], at = _read(data, at, depth + 1)
-        return pairs, at + 1
+            value, at = _read(data, at, depth + 1)
+            keys.append(key)
+            values.append(value)
+        return dict(zip(_spread(keys), values, strict=True)), at + 1
     raise MalformedError(f"a value of kind {kind!r}")
+
+
+def as_set(items: Iterable[Any]) -> set[Any]:
+    """A set of a candidate's items.
+
+    Raises:
+        MalformedError: so many different ones share a hash that making it would take forever.
+        TypeError: one cannot be in a set.
+    """
+    found = list(items)
+    if len(found) > MAX_COLLISIONS:  # bytes hash with this process's secret: these cannot be made to collide
+        found = list({pickle.dumps(item): item for item in found}.values())
+    return set(_spread(found))
+
+
+def _spread(different: list[Any]) -> list[Any]:
+    """The same items, once it is clear that their hashes differ."""
+    if len(different) - len(set(map(hash, different))) > MAX_COLLISIONS:
+        raise MalformedError("values made to collide")
+    return different
 
 
 def _small(data: bytes, at: int) -> tuple[int, int]:
@@ -142,7 +168,12 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 
 _CONSTANTS: dict[bytes, Any] = {b"N": None, b"T": True, b"F": False}
-_SEQUENCES: dict[bytes, Any] = {b"[": list, b"(": tuple, b"<": set, b">": frozenset}
+_SEQUENCES: dict[bytes, Any] = {
+    b"[": list,
+    b"(": tuple,
+    b"<": lambda items: set(_spread(items)),
+    b">": lambda items: frozenset(_spread(items)),
+}
 
 
 def _size(data: bytes, at: int) -> tuple[int, int]:
@@ -192,7 +223,8 @@ def _untag(node: Any, depth: int) -> tuple[Any, bool]:
     if tag in _TAGS:
         return _TAGS[tag](_untag(item, depth + 1)[0] for item in node[1]), True
     if tag == ":":
-        return {_untag(k, depth + 1)[0]: _untag(v, depth + 1)[0] for k, v in node[1]}, True
+        keys = _spread([_untag(key, depth + 1)[0] for key, _ in node[1]])
+        return dict(zip(keys, [_untag(value, depth + 1)[0] for _, value in node[1]], strict=True)), True
     if tag == "sub":
         return _untag(node[2], depth + 1)[0], False
     if tag == "array":
@@ -208,7 +240,12 @@ def _untag_known(tag: Any, rest: Any) -> tuple[Any, bool]:
     return _KNOWN[tag](*rest), True
 
 
-_TAGS: dict[str, Any] = {"[": list, "(": tuple, "{": set, "<": frozenset}
+_TAGS: dict[str, Any] = {
+    "[": list,
+    "(": tuple,
+    "{": lambda items: set(_spread(list(items))),
+    "<": lambda items: frozenset(_spread(list(items))),
+}
 
 
 def _array(dtype: str, shape: tuple[int, ...], values: list[Any]) -> Any:
@@ -216,8 +253,11 @@ def _array(dtype: str, shape: tuple[int, ...], values: list[Any]) -> Any:
 
     if not _DTYPE.fullmatch(dtype) or not isinstance(values, list):
         raise MalformedError("an array that is none")
-    made = np.asarray(values) if "U" in dtype else np.asarray(values, dtype=dtype)
-    return made.reshape([int(size) for size in shape])
+    if "U" in dtype:
+        if 4 * len(values) * max(map(len, values), default=0) > MAX_ARRAY:
+            raise MalformedError("an array of text that is mostly padding")
+        return np.asarray(values).reshape(shape)
+    return np.asarray(values, dtype=dtype).reshape(shape)
 
 
 def _scalar(dtype: str, value: Any) -> Any:
@@ -228,4 +268,16 @@ def _scalar(dtype: str, value: Any) -> Any:
     return np.str_(value) if "U" in dtype else np.dtype(dtype).type(value)
 
 
-_KNOWN: dict[str, Any] = {"scalar": _scalar, "decimal": Decimal, "fraction": Fraction, "range": range}
+def _decimal(text: str) -> Decimal:
+    if len(text) > MAX_DIGITS:
+        raise MalformedError("a decimal of too many digits")
+    return Decimal(text)
+
+
+def _fraction(numerator: int, denominator: int) -> Fraction:
+    if max(numerator.bit_length(), denominator.bit_length()) > MAX_DIGITS:
+        raise MalformedError("a fraction of too many digits")
+    return Fraction(numerator, denominator)
+
+
+_KNOWN: dict[str, Any] = {"scalar": _scalar, "decimal": _decimal, "fraction": _fraction, "range": range}
