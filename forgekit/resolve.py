@@ -229,13 +229,16 @@ def _family(alloy: Alloy, domains: tuple[Domain, ...], problems: list[Problem]) 
         try:
             return FAMILIES[name]
         except UnknownNameError as error:
-            problems.append(Problem(domain.family_at, f"{error.what} ({', '.join(FAMILIES)})", f"try {error.hint}"))
+            hint = error.hint if error.hint.startswith("add") else f"try {error.hint}"
+            problems.append(Problem(domain.family_at, f"{error.what} ({', '.join(FAMILIES)})", hint, Cause.UNKNOWN))
     return None
 
 
 def _stage(record: Any, domains: tuple[Domain, ...]) -> Stage | None:
     kind = record.get("type") if isinstance(record, Mapping) else None
-    return next((domain.stages[str(kind)] for domain in domains if kind in domain.stages), None)
+    if not isinstance(kind, str):
+        return None
+    return next((domain.stages[kind] for domain in domains if kind in domain.stages), None)
 
 
 def _read_stage(record: Any, domains: tuple[Domain, ...]) -> StageRecord:

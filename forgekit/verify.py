@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from forgekit.alloy import Alloy
 from forgekit.checks import CHECKS, Evidence, Settings
 from forgekit.errors import ForgeError
-from forgekit.findings import TIERS, Claim, Coverage, Finding, Tier
+from forgekit.findings import TIERS, Claim, Coverage, Finding, Tier, Verdict
 from forgekit.sources import Source
 
 
@@ -85,7 +85,11 @@ def verify(
     findings = []
     for claim in claims:
         told.started(claim)
-        findings.append(settle(claim, evidence))
+        try:
+            findings.append(settle(claim, evidence))
+        except Exception as error:  # noqa: BLE001 - our bug must not hide what the other checks found
+            reason = f"forgekit's own check broke, which is a bug to report: {type(error).__name__}: {error}"
+            findings.append(Finding(claim=claim, verdict=Verdict.UNCHECKED, reason=reason))
     return Report(
         name=source.name,
         alloy_name=alloy.where.rsplit("/", 1)[-1],

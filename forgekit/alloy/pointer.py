@@ -46,6 +46,11 @@ def objects(tree: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield join(pointer, index), row
 
 
+def rows_by(tree: Any, pointer: str, key: str) -> dict[str, dict[str, Any]]:
+    """The objects in the list at ``pointer`` by the text each has under ``key``; those with none are left out."""
+    return {row[key]: row for _, row in objects(tree, pointer) if isinstance(row.get(key), str)}
+
+
 def walk(tree: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
     """(pointer, value) for every node, parents before children, in document order."""
     yield pointer, tree

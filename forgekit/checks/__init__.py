@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from forgekit import digest
 from forgekit.alloy import Alloy
+from forgekit.alloy.pointer import objects
 from forgekit.benchmarks import Benchmark, ScoreSettings, Scoring
 from forgekit.digest import Digest, Progress
 from forgekit.errors import AbsentError, SourceError, TamperedError, UnreachableError
@@ -95,9 +96,7 @@ class Evidence:
         return HubSource(repo)
 
     def _hash_listed(self) -> dict[str, Digest]:
-        listed = [
-            row.get("filename") for row in self.alloy.at("/results/integrity/fileHashes", []) if isinstance(row, dict)
-        ]
+        listed = [row.get("filename") for _, row in objects(self.alloy.tree, "/results/integrity/fileHashes")]
         here: dict[str, Path] = {}
         for path in listed:
             try:

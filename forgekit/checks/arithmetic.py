@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from forgekit.alloy import Alloy
-from forgekit.alloy.pointer import find, is_number, join, objects, walk
+from forgekit.alloy.pointer import find, is_number, join, objects, rows_by, walk
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted
 from forgekit.errors import UnknownNameError
 from forgekit.families import FAMILIES, AlwaysOn, Experts, FusedExperts
@@ -102,14 +102,14 @@ def prior_delta(alloy: Alloy) -> Iterator[Relation]:
 
 def anchor_is_base(alloy: Alloy) -> Iterator[Relation]:
     """The anchor a prior baseline was compared with is the base score published elsewhere in the document."""
-    base = {row.get("name"): row.get("baseScore") for _, row in objects(alloy.tree, "/results/benchmarks")}
+    base = rows_by(alloy.tree, "/results/benchmarks", "name")
     for pointer, row in objects(alloy.tree, "/priorMetricBaselines"):
         evaluation = row.get("evaluation")
         if not isinstance(evaluation, Mapping) or evaluation.get("anchorBaseModel") != alloy.at("/source/baseModel"):
             continue
         anchors = evaluation.get("anchorReproduction")
         for name, value in anchors.items() if isinstance(anchors, Mapping) else ():
-            other = base.get(name)
+            other = base.get(name, {}).get("baseScore")
             if is_number(value) and is_number(other):
                 at = join(pointer, "evaluation", "anchorReproduction", name)
                 formula = f"the base's {name} under /results/benchmarks"
@@ -118,13 +118,13 @@ def anchor_is_base(alloy: Alloy) -> Iterator[Relation]:
 
 def anchor_measured_is_base(alloy: Alloy) -> Iterator[Relation]:
     """An eval stage's measured anchor is the base score of its first benchmark."""
-    base = {row.get("name"): row.get("baseScore") for _, row in objects(alloy.tree, "/results/benchmarks")}
+    base = rows_by(alloy.tree, "/results/benchmarks", "name")
     for pointer, stage in objects(alloy.tree, "/stages"):
         anchor = stage.get("calibrationAnchor")
         if not isinstance(anchor, Mapping) or anchor.get("model") != alloy.at("/source/baseModel"):
             continue
         first = find(stage, "/benchmarks/0/name")
-        measured, other = anchor.get("measuredScore"), base.get(first)
+        measured, other = anchor.get("measuredScore"), base.get(str(first), {}).get("baseScore")
         if is_number(measured) and is_number(other):
             at = join(pointer, "calibrationAnchor", "measuredScore")
             yield Relation(at, measured, _interval(other), str(other), f"the base's {first} under /results/benchmarks")
@@ -253,7 +253,7 @@ def _moe_layers(alloy: Alloy) -> int | None:
 
 def active_parameters(alloy: Alloy) -> Iterator[Relation]:
     """Dropping experts leaves as many active per token as before, so active parameters stay."""
-    stages = {stage.get("type") for _, stage in objects(alloy.tree, "/stages")}
+    stages = {str(stage.get("type")) for _, stage in objects(alloy.tree, "/stages")}
     changing = stages - {"expert-activation-profile", "expert-prune", "quant", "package", "eval", "publish", "deploy"}
     claimed, source = alloy.at("/results/activeParamsB"), alloy.at("/source/activeParamsB")
     if "expert-prune" in stages and not changing and is_number(claimed) and is_number(source):

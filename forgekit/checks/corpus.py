@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgekit.alloy import Alloy
-from forgekit.alloy.pointer import join, objects
+from forgekit.alloy.pointer import join, objects, rows_by
 from forgekit.checks import (
     Check,
     Evidence,
@@ -59,7 +59,7 @@ def corpora(alloy: Alloy) -> Iterator[Corpus]:
 
 
 def _of_stages(alloy: Alloy) -> Iterator[Corpus]:
-    rooted = {row.get("id"): row for _, row in objects(alloy.tree, "/calibrationCorpora")}
+    rooted = rows_by(alloy.tree, "/calibrationCorpora", "id")
     for pointer, stage in objects(alloy.tree, "/stages"):
         for key in ("calibrationCorpus", "calibrationDataset"):
             name = stage.get(key)

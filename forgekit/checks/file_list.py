@@ -26,7 +26,7 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         published = sorted(path for path in evidence.source.listing() if path.endswith(WEIGHTS))
     except SourceError as error:
         return unchecked(claim, error.what)
-    uncovered = sorted(set(published) - set(claim.expected))
+    uncovered = [path for path in published if path not in claim.expected]
     if uncovered:
         reason = f"{', '.join(uncovered)} is published and no hash covers it"
         return refuted(claim, published, reason, "weights: hash every weight file, or publish only what is hashed")

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from forgekit.alloy import Alloy
-from forgekit.alloy.pointer import is_number, join, objects, walk
+from forgekit.alloy.pointer import is_number, join, objects, rows_by, walk
 from forgekit.benchmarks import Benchmark, Score, Scoring, find_benchmark
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked, unproven, without_file
 from forgekit.checks.samples_hash import LAYER
@@ -62,7 +62,7 @@ def _results(alloy: Alloy) -> Iterator[Published]:
 
 
 def _priors(alloy: Alloy) -> Iterator[Published]:
-    base = {row.get("name"): row for _, row in objects(alloy.tree, "/results/benchmarks")}
+    base = rows_by(alloy.tree, "/results/benchmarks", "name")
     for pointer, row in objects(alloy.tree, "/priorMetricBaselines"):
         evaluation = row.get("evaluation")
         if not isinstance(evaluation, Mapping):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from forgekit.alloy.node import Node, Number
-from forgekit.alloy.pointer import find, is_number, join, objects
+from forgekit.alloy.pointer import find, is_number, join, objects, rows_by
 from forgekit.figures import Figure
 
 
@@ -97,7 +97,7 @@ class AcceptanceCriteria(Node):
         return Gate(tuple(reasons))
 
     def _benchmarks(self, tree: Mapping[str, Any], at: str) -> Iterator[Reason]:
-        rows = {row.get("name"): row for _, row in objects(tree, "/results/benchmarks")}
+        rows = rows_by(tree, "/results/benchmarks", "name")
         for name, wanted in self.benchmarks.items():
             here = join(at, name)
             score = _percent(rows.get(name, {}).get("score"))
