@@ -332,9 +332,17 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
     here = (relation for relation in relations(evidence.alloy) if relation.pointer == claim.pointer)
     relation = next(relation for relation in here if claim.part in {relation.part, CHECK.name})
     if relation.holds:
-        return confirmed(claim, relation.shown, f"{relation.formula} is {relation.shown}")
+        return confirmed(claim, _json(relation.shown), f"{relation.formula} is {relation.shown}")
     reason = f"{relation.formula} is {relation.shown}, not {relation.claimed}"
-    return refuted(claim, relation.shown, reason, "alloy: correct the figure")
+    return refuted(claim, _json(relation.shown), reason, "alloy: correct the figure")
+
+
+def _json(shown: str) -> int | float | str:
+    """A figure as the number it is; text where it is more than one."""
+    try:
+        return int(shown) if shown.lstrip("-").isdecimal() else float(shown)
+    except ValueError:
+        return shown
 
 
 CHECK = Check(name="arithmetic", tier=1, claims=claims, settle=settle, domain="llm-forge")
