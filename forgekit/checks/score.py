@@ -176,9 +176,10 @@ def _could_match(figure: Figure, score: Score) -> bool:
 def _hangs_on_time(figure: Figure, score: Score) -> str:
     here = f"{score.passed}/{score.total} here, not {figure}"
     if score.close:
-        problems = ", ".join(score.close)
+        few = len(score.close) == 1
         return (
-            f"{here}; {problems} passes so near the official wall-clock limit that a slower or busier machine fails it"
+            f"{here}; {' and '.join(score.close)} {'passes' if few else 'pass'} so near the official wall-clock limit "
+            f"that a slower or busier machine fails {'it' if few else 'them'}"
         )
     return f"{here}; {score.unstable} verdicts change from run to run on this machine"
 

@@ -89,7 +89,7 @@ def _coverage_line(coverage: Coverage) -> Text:
 
 
 def _legend() -> Text:
-    return Text(" · ").join(Text(f"{MARK[v]} {v.value}: {MEANING[v]}", style=STYLE[v]) for v in SHOWN)
+    return Text("\n").join(Text(f"{MARK[v]} {v.value}: {MEANING[v]}", style=STYLE[v]) for v in SHOWN)
 
 
 def _title(report: Report) -> str:
