@@ -219,7 +219,6 @@ class Engine:
         end, cpu, memory = _watch(
             cell.start(job), judge, lambda index: limits.get(index, MIN_LIMIT), job.total, largest
         )
-        problem.forget()
         outcome = Outcome(judge.verdict(end), timed_out=judge.by_time(end), cpu=cpu, memory=memory)
         return outcome, judge.undecided
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ SUITES = ("base", "plus")
 
 MIN_LIMIT = 1.0  # CPU seconds one call may use at least
 LIMIT_FACTOR = 4.0  # or this many times what the canonical solution used
-LONG_LINE = 1 << 16  # bytes
 TOTAL_LIMIT = 60.0  # CPU seconds for all calls of one test set
 
 
@@ -85,42 +83,24 @@ MBPP = DatasetRef(
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One problem. Its line of the data set is parsed when it is needed."""
+    """One problem.
+
+    Attributes:
+        line: of the data set, with the inputs: they take far more memory parsed than not.
+        canonical: the reference solution, as a whole program.
+    """
 
     task_id: str
     line: bytes
     rules: str
-
-    @cached_property
-    def _fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = json.loads(self.line)
-        return fields
-
-    def forget(self) -> None:
-        """Drop the parsed line where it is long: inputs take far more memory parsed than not."""
-        if len(self.line) > LONG_LINE:
-            self.__dict__.pop("_fields", None)
-
-    @property
-    def prompt(self) -> str:
-        return str(self._fields["prompt"])
-
-    @property
-    def entry_point(self) -> str:
-        return str(self._fields["entry_point"])
-
-    @property
-    def canonical(self) -> str:
-        """The reference solution, as a whole program."""
-        return self.prompt + str(self._fields["canonical_solution"])
-
-    @property
-    def atol(self) -> float:
-        return float(self._fields["atol"])
+    prompt: str
+    entry_point: str
+    canonical: str
+    atol: float
 
     def inputs(self, suite: str) -> list[list[Any]]:
         """Arguments of every call of a test set, in order, in the types the function expects."""
-        raw = self._fields[f"{suite}_input"]
+        raw: list[list[Any]] = json.loads(self.line)[f"{suite}_input"]
         return mbpp_inputs(self.task_id, raw) if self.rules == "mbpp" else raw
 
     @property
@@ -234,7 +214,19 @@ def _problem(line: bytes, rules: str, where: str) -> Problem:
     missing = [name for name in needed if not isinstance(fields, dict) or name not in fields]
     if missing:
         raise SamplesError(f"a problem of the data set lacks {', '.join(missing)}", where=where)
-    return Problem(task_id=str(fields["task_id"]), line=line, rules=rules)
+    prompt = str(fields["prompt"])
+    try:
+        return Problem(
+            task_id=str(fields["task_id"]),
+            line=line,
+            rules=rules,
+            prompt=prompt,
+            entry_point=str(fields["entry_point"]),
+            canonical=prompt + str(fields["canonical_solution"]),
+            atol=float(fields["atol"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise SamplesError("a problem of the data set has an atol that is no number", where=where) from error
 
 
 # --- inputs ----------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,13 @@ def _score(ref: DatasetRef, suites: tuple[str, ...], data: bytes, settings: Scor
         raise SamplesError(
             "numpy is not installed, and evalplus compares floats with it", hint="pip install 'forgekit[score]'"
         )
-    dataset = load(ref, file=settings.dataset_file, offline=settings.offline)
-    read = read_samples(data, dataset.problems)
     cache = settings.cache or cache_folder()
-    with Sandbox() as sandbox:
+    with ExitStack() as opened:
+        pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
+        setting_up = pool.submit(lambda: opened.enter_context(Sandbox()))  # takes as long as reading the data set
+        dataset = load(ref, file=settings.dataset_file, offline=settings.offline)
+        read = read_samples(data, dataset.problems)
+        sandbox = setting_up.result()
         engine = Engine(sandbox, settings.workers)
         truth = ground_truth(dataset, engine, cache)
         check = self_check(dataset, truth, engine, cache, again=settings.self_check)
@@ -52,7 +57,6 @@ def _score(ref: DatasetRef, suites: tuple[str, ...], data: bytes, settings: Scor
             problem = dataset.problems[sample.task_id]
             code = sample.code(problem.prompt)
             tasks += [Task(problem, suite, code, truth.expected(sample.task_id, suite)) for suite in suites]
-            problem.forget()
         outcomes = engine.judge(tasks, settings.progress)
         isolation, numpy = sandbox.isolation, sandbox.numpy
     verdicts = iter(outcome.verdict for outcome in outcomes)

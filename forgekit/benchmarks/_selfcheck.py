@@ -109,7 +109,6 @@ def _tasks(dataset: Dataset, truth: Truth, code: Any) -> Iterator[Task]:
     for problem in dataset.problems.values():
         for suite in SUITES:
             yield Task(problem, suite, code(problem, suite), truth.expected(problem.task_id, suite))
-        problem.forget()
 
 
 def _mutants(dataset: Dataset, truth: Truth) -> Iterator[Task]:
@@ -122,7 +121,6 @@ def _mutants(dataset: Dataset, truth: Truth) -> Iterator[Task]:
             yield Task(problem, suite, _spoilt(problem, len(expected.frames)), expected)
             if not _zero_is_right(problem, expected.frames):
                 yield Task(problem, suite, f"def {problem.entry_point}(*arguments):\n    return 0\n", expected)
-        problem.forget()
 
 
 def _spoilt(problem: Problem, last: int) -> str:

@@ -86,7 +86,6 @@ def _compute(dataset: Dataset, engine: Engine) -> dict[str, dict[str, Answers]]:
                 where=dataset.found,
                 hint="the data set is damaged, or needs a package that candidates cannot see here",
             )
-        problem.forget()
         return answers
 
     items = [(problem, suite) for problem in dataset.problems.values() for suite in SUITES]
