@@ -476,4 +476,5 @@ def _bubblewrap(settings: dict[str, Any]) -> list[str]:
         command += ["--ro-bind", path, path]
     for path in (_interpreter(), str(CELL.parent)):
         command += ["--ro-bind", path, path]
-    return [*command, "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - inside the sandbox
+    read_only = ["--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*command, "--tmpfs", "/tmp", *read_only, "--chdir", "/tmp"]  # noqa: S108 - inside the sandbox
