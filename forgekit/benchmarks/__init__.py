@@ -54,7 +54,7 @@ class Score:
     Attributes:
         oracle: whose reading of the rules.
         passed: samples that passed.
-        total: problems of the data set; a missing sample counts as not passed.
+        total: samples there should be; a missing one counts as not passed.
         unstable: samples whose verdict depends on the day.
         per_problem: samples per problem, where each problem has the same number; else None.
         verdicts: by problem, one dict per sample from test set name ("base", "plus") to verdict.
@@ -82,7 +82,7 @@ class Score:
         if self.per_problem == 1 or not self.total:
             return Fraction(self.passed, self.total or 1)
         shares = (Fraction(sum(_ok(row) for row in rows), len(rows)) for rows in self.verdicts.values() if rows)
-        return sum(shares, Fraction(0)) / self.total
+        return sum(shares, Fraction(0)) / len(self.verdicts)
 
 
 def _ok(row: Mapping[str, Verdict]) -> bool:

@@ -39,6 +39,13 @@ def benchmark(path: Path, suites: tuple[str, ...] = SUITES, rules: str = "humane
     return evalplus_benchmark("small", DatasetRef(name="small", rules=rules, embedded=path), suites, total=1)
 
 
+def sections(name: str) -> dict[str, str]:
+    """Programs from a text file beside this one, by the titles of their sections."""
+    text = Path(__file__).with_name(name).read_text()
+    found = (section.partition("\n") for section in text.split("\n=== ")[1:])
+    return {title: code for title, _, code in found}
+
+
 def samples(solutions: Mapping[str, str]) -> bytes:
     return "".join(json.dumps({"task_id": t, "solution": code}) + "\n" for t, code in solutions.items()).encode()
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import support
-from tests.support.scoring import benchmark, problem, samples, settings, statuses, write_dataset
+from tests.support.scoring import benchmark, problem, samples, sections, settings, statuses, write_dataset
 
 SECRET = "expected-7f3a"
 LITTER = "forgekit-abuse-litter"  # names of files that candidates try to leave
@@ -21,9 +20,7 @@ HONEST = "def f(x):\n" + RIGHT
 
 def hostile():
     """(category, name, code) of each section of the file."""
-    text = (Path(support.__file__).parent / "hostile.txt").read_text()
-    for section in text.split("\n=== ")[1:]:
-        title, _, code = section.partition("\n")
+    for title, code in sections("hostile.txt").items():
         category, _, name = title.partition(": ")
         yield category, name, code.replace("SECRET", repr(SECRET))
 
