@@ -130,8 +130,6 @@ def _deep(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "a list"
     if value is None:
         return "null"
-    return f"a {type(value).__name__}"
+    return {list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")

@@ -91,13 +91,26 @@ def _main(
 def main() -> None:
     """Run the command line; errors become messages and exit codes."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except ForgeError as error:
         typer.echo(f"error: {_safe(str(error))}", err=True)
         sys.exit(BAD_INPUT)
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(0)
+    except OSError as error:
+        _discard_output()
+        where = f"\n  in   {error.filename}" if error.filename else ""
+        typer.echo(f"error: {_safe(error.strerror or str(error))}{_safe(where)}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _discard_output() -> None:
+    """Whatever is still buffered cannot be written; Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _safe(text: str) -> str:

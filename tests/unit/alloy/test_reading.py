@@ -86,7 +86,7 @@ def test_a_byte_order_mark_is_named():
     assert error_of(b'\xef\xbb\xbf{"name": "x"}').startswith("the document starts with a byte order mark")
 
 
-@pytest.mark.parametrize(("data", "kind"), [(b"[]", "a list"), (b"3", "a int"), (b"null", "null"), (b'"x"', "a str")])
+@pytest.mark.parametrize(("data", "kind"), [(b"[]", "a list"), (b"3", "a number"), (b"null", "null"), (b'"x"', "text")])
 def test_a_document_is_an_object(data, kind):
     assert error_of(data) == f"the document is {kind}, not a JSON object\n  in   x.alloy.json"
 
