@@ -92,7 +92,7 @@ def main() -> None:
     """Run the command line; errors become messages and exit codes."""
     try:
         try:
-            app()
+            app(prog_name="forgekit")
         finally:
             sys.stdout.flush()
     except ForgeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from forgekit import __version__
 from forgekit.alloy.files import write_atomically
@@ -27,17 +28,19 @@ def write_pages(folder: Path, reports: Sequence[Report], gaps: Mapping[str, str]
         loader=PackageLoader("forgekit.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(short=shorten, clean=clean, data=_data)
+    pages.filters.update(short=shorten, data=_data)
     pages.globals.update(
         marks={verdict.value: MARK[verdict] for verdict in Verdict},
         meanings={verdict.value: MEANING[verdict] for verdict in SHOWN},
         tiers=[(tier, TIER_NAMES[tier]) for tier in TIERS],
         version=__version__,
     )
-    cards = [_card(report, gaps) for report in reports]
+    names = _file_names([report.name for report in reports])
+    cards = [_card(report, gaps, name) for report, name in zip(reports, names, strict=True)]
     for card in cards:
         page = pages.get_template("artifact.html").render(card=card, title=title)
         write_atomically(folder / card["file"], page.encode())
@@ -46,10 +49,25 @@ def write_pages(folder: Path, reports: Sequence[Report], gaps: Mapping[str, str]
     return folder / "index.html"
 
 
-def _card(report: Report, gaps: Mapping[str, str]) -> dict[str, Any]:
+def _file_names(names: Sequence[str]) -> list[str]:
+    """A file name for each artifact, all different."""
+    taken = {"index"}
+    made = []
+    for name in names:
+        stem = free = re.sub(r"[^\w.-]+", "--", name).strip("-.") or "artifact"
+        number = 1
+        while free.casefold() in taken:
+            number += 1
+            free = f"{stem}-{number}"
+        taken.add(free.casefold())
+        made.append(f"{free}.html")
+    return made
+
+
+def _card(report: Report, gaps: Mapping[str, str], file: str) -> dict[str, Any]:
     return {
         "name": report.name,
-        "file": re.sub(r"[^\w.-]+", "--", report.name).strip("-.") + ".html",
+        "file": file,
         "title": clean(report.title or report.name),
         "description": clean(report.description),
         "base": clean(report.base_model),
@@ -97,6 +115,13 @@ def _row(finding: Finding, gaps: Mapping[str, str]) -> dict[str, Any]:
 
 def _tier_name(tier: Tier) -> str:
     return f"tier {tier}, {TIER_NAMES[tier]}" if isinstance(tier, int) else TIER_NAMES[tier]
+
+
+def _harmless(value: Any) -> Any:
+    """Text of unknown origin without characters that change how the rest of a line reads; lines stay."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(clean, value.split("\n")))
 
 
 def _data(value: Any) -> str:

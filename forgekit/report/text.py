@@ -51,12 +51,10 @@ def print_matrix(console: Console, reports: Sequence[Report]) -> None:
     table.add_column("confirmed", justify="right", no_wrap=True)
     for report in reports:
         if report.error is not None:
-            table.add_row(
-                report.name, Text(f"cannot be read: {clean(report.error.what)}", style=STYLE[Verdict.REFUTED])
-            )
+            table.add_row(clean(report.name), Text("unreadable", style=STYLE[Verdict.REFUTED]))
             continue
         cells = [_cell(report.tier(tier)) for tier in TIERS]
-        table.add_row(report.name, *cells, _share(report.coverage))
+        table.add_row(clean(report.name), *cells, _share(report.coverage))
     console.print(table)
     console.print(_legend())
     console.print(_coverage_line(total(reports)))
@@ -100,7 +98,7 @@ def _claim(finding: Finding) -> Text:
     text = Text(clean(finding.claim.pointer or "the document"))
     text.append(f"\n{finding.claim.kind}", style="dim")
     if finding.claim.expected is not None:
-        text.append(f": {shorten(finding.claim.expected, 90)}", style="dim")
+        text.append(f": {shorten(finding.claim.expected, 40)}", style="dim")
     return text
 
 
