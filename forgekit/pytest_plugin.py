@@ -87,6 +87,18 @@ class Suite:
     _claims: list[Claim] | None = None
     _evidence: dict[str, Evidence] = field(default_factory=dict)
     _gaps: dict[str, str] | None = None
+    misused: pytest.UsageError | None = None
+
+    def claims_or_none(self) -> list[Claim]:
+        """The claims; none where the session was asked for wrongly, which is said once collection is over."""
+        try:
+            return self.claims
+        except pytest.UsageError as error:
+            if hasattr(self.config, "workerinput"):  # an xdist worker can only report an error of collection
+                raise pytest.Collector.CollectError(str(error)) from None
+            self.misused = error
+            self._claims = []
+            return []
 
     @property
     def subjects(self) -> list[Subject]:
@@ -216,14 +228,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "claim",
             [
                 pytest.param(claim, id=claim.id, marks=[pytest.mark.xdist_group(claim.artifact)] if grouped else [])
-                for claim in suite.claims
+                for claim in suite.claims_or_none()
                 if claim.tier == tier
             ],
         )
     if "unreadable" in metafunc.fixturenames:
-        _ = suite.claims  # reading the alloys is what finds the unreadable ones
-        broken = [subject for subject in suite.subjects if subject.error is not None]
+        suite.claims_or_none()  # reading the alloys is what finds the unreadable ones
+        broken = [subject for subject in suite.subjects if subject.error is not None] if not suite.misused else []
         metafunc.parametrize("unreadable", broken, ids=[subject.name for subject in broken])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Runs in xdist's controller before there are workers: what was asked for wrongly is said once.
+
+    Raises:
+        pytest.UsageError: as ``Suite.claims``.
+    """
+    if config.getoption("--alloy") or config.getoption("--catalog"):
+        _ = config.stash[SUITE].claims
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -233,7 +256,13 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop the tests that no claim and no unreadable artifact filled: there is nothing to say about them."""
+    """Drop the tests that no claim and no unreadable artifact filled: there is nothing to say about them.
+
+    Raises:
+        pytest.UsageError: there is nothing to verify at all, or not what was asked for.
+    """
+    if misused := config.stash[SUITE].misused:
+        raise misused
     empty = [item for item in items if _unfilled(item)]
     if empty:
         config.hook.pytest_deselected(items=empty)
