@@ -25,6 +25,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
+F_SETOWN, F_SETSIG, F_SETOWN_EX = 8, 10, 15
 AT_FDCWD, AT_RECURSIVE, AT_EMPTY_PATH = -100, 0x8000, 0x1000
 NOBODY = 65534
 EPERM, ENOSYS = 1, 38
@@ -47,10 +48,13 @@ NUMBERS = {
     "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "syslog": (103, 116),
     "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
     "adjtimex": (159, 171), "clock_adjtime": (305, 266), "personality": (135, 92), "iopl": (172, -1),
-    "ioperm": (173, -1), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "ioperm": (173, -1), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186),
+    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193),
+    "semtimedop": (220, 192), "semctl": (66, 191), "mq_open": (240, 180),
     "memfd_secret": (447, 447), "fanotify_init": (300, 262), "lookup_dcookie": (212, 18), "mbind": (237, 235),
     "migrate_pages": (256, 238), "move_pages": (279, 239), "vhangup": (153, 58), "capset": (126, 91),
-    "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446),
+    "fcntl": (72, 25), "sched_setaffinity": (203, 122), "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446),
 }  # fmt: skip
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 JAIL_SETUP = {
@@ -58,6 +62,8 @@ JAIL_SETUP = {
     "clone3",
     "tgkill",
     "prlimit64",
+    "fcntl",
+    "sched_setaffinity",
     "landlock_create_ruleset",
     "landlock_add_rule",
     "landlock_restrict_self",
@@ -276,7 +282,7 @@ def _filter(own_pid: int) -> list[tuple[int, int, int, int]]:
     """A BPF program over struct seccomp_data: {int nr; u32 arch; u64 ip; u64 args[6]}."""
     load, equal, bits, give = 0x20, 0x15, 0x45, 0x06  # LD|W|ABS, JMP|JEQ|K, JMP|JSET|K, RET|K
     allow, kill, refuse, absent = 0x7FFF0000, 0x80000000, 0x00050000 | EPERM, 0x00050000 | ENOSYS
-    nr, arch, first = 0, 4, 16  # low half of the first argument
+    nr, arch, first, second = 0, 4, 16, 24  # low halves of the first two arguments
     program: list[tuple[int, int, int, int]] = [
         (load, 0, 0, arch),
         (equal, 1, 0, AUDIT_ARCH),
@@ -300,12 +306,22 @@ def _filter(own_pid: int) -> list[tuple[int, int, int, int]]:
         (give, 0, 0, refuse),
         (give, 0, 0, allow),
     ]
-    program += [
-        (equal, 0, 4, number("prlimit64")),  # of itself only
-        (load, 0, 0, first),
-        (equal, 1, 0, 0),
-        (give, 0, 0, refuse),
+    for name in ("prlimit64", "sched_setaffinity"):  # of itself only
+        program += [
+            (equal, 0, 4, number(name)),
+            (load, 0, 0, first),
+            (equal, 1, 0, 0),
+            (give, 0, 0, refuse),
+            (give, 0, 0, allow),
+        ]
+    program += [  # a descriptor's owner gets the signals its taker chooses
+        (equal, 0, 6, number("fcntl")),
+        (load, 0, 0, second),
+        (equal, 3, 0, F_SETOWN),
+        (equal, 2, 0, F_SETOWN_EX),
+        (equal, 1, 0, F_SETSIG),
         (give, 0, 0, allow),
+        (give, 0, 0, refuse),
     ]
     for name in NUMBERS:
         if name not in JAIL_SETUP and number(name) >= 0:

@@ -186,6 +186,11 @@ CALLS = {
     "pidfd_open": "libc.syscall(434, os.getppid(), 0)",
     "keyctl": "libc.syscall(250, 0, -3, 1)",
     "prlimit of another": "libc.prlimit(os.getppid(), 7, None, (ctypes.c_ulong * 2)())",
+    "sched_setaffinity of another": "libc.sched_setaffinity(os.getppid(), 8, ctypes.create_string_buffer(b'\\1', 8))",
+    "a descriptor's signals for another": "libc.fcntl(4, 8, os.getppid())",
+    "a descriptor's signal": "libc.fcntl(4, 10, 9)",
+    "shmat": "libc.syscall(30, 0, 0, 0)",
+    "shmget": "libc.shmget(0, 4096, 0o1600)",
     "setpriority": "libc.setpriority(0, 0, -5)",
 }  # numbers of x86-64, where the library has no function
 
