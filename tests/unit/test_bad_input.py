@@ -50,7 +50,7 @@ def findings(ran):
         (b"forge it", "the document is not JSON: expecting value\n  in   {path}, line 1, column 1"),
         (b'{"name": "x", "stages": [', "the document ends in the middle, after 25 bytes"),
         (b"", "the document is empty\n  in   {path}"),
-        (b'{"name":' + b"[" * 5000, "the document is nested deeper than 64 levels\n  in   {path}"),
+        (b'{"name":' + b"[" * 5000 + b"]" * 5000 + b"}", "the document is nested deeper than 64 levels\n  in   {path}"),
         (b'{"name": "x", "name": "y"}', "the key 'name' is given twice\n  in   {path}"),
         (b'{"name": NaN}', "NaN is not JSON\n  in   {path}"),
         (b"[1]", "the document is a list, not a JSON object\n  in   {path}"),
