@@ -232,7 +232,10 @@ def test_a_candidate_cannot_poison_the_cache(dataset):
         "        if name in ('frames.bin', 'manifest.json'): io.open(os.path.join(root, name), 'w').write('')\n"
         "def f(x): return 0\n"
     )
-    before = score(dataset, RIGHT).scores[MAIN].passed
+    first = score(dataset, RIGHT)
+    if "leaving files behind" in first.evidence["isolation"]:
+        pytest.skip("this machine's isolation does not promise that, and says so")
+    before = first.scores[MAIN].passed
 
     score(dataset, RIGHT | {"T/0": poison})
 
