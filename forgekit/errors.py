@@ -75,3 +75,11 @@ class SamplesError(ForgeError):
 
 class SandboxError(ForgeError):
     """The sandbox could not be set up, or broke."""
+
+
+class MachineError(ForgeError):
+    """This machine lacks what the work needs: a library, a device, memory."""
+
+
+class CorpusError(ForgeError):
+    """A corpus cannot be read, or is not the text that was meant."""

@@ -22,6 +22,8 @@ from forgekit.benchmarks import BENCHMARKS
 from forgekit.domains import DOMAINS, Domain
 from forgekit.errors import PlanError, UnknownNameError
 from forgekit.families import FAMILIES, Family
+from forgekit.metrics import METRICS
+from forgekit.metrics.heads import HEAD_METRICS
 from forgekit.registry import Registry
 from forgekit.stages import STAGES, Given, Stage
 
@@ -161,7 +163,7 @@ def plan(alloy: Alloy) -> Plan:
         problems.append(Problem("/stages", "there are no stages" if records in (None, []) else "stages is not a list"))
         records = []
     source = alloy.tree.get("source")
-    recipe = _Recipe(domains, family, source if isinstance(source, dict) else {})
+    recipe = _Recipe(domains, family, source if isinstance(source, dict) else {}, alloy.tree)
     at_hand: set[str] = set()
     steps = [_step(recipe, join("/stages", index), record, at_hand) for index, record in enumerate(records)]
     problems += [problem for step in steps for problem in step.problems]
@@ -251,6 +253,7 @@ class _Recipe:
     domains: tuple[Domain, ...]
     family: Family | None
     source: Mapping[str, Any]
+    tree: Mapping[str, Any]
 
 
 def _step(recipe: _Recipe, pointer: str, record: Any, at_hand: set[str]) -> Step:
@@ -276,7 +279,7 @@ def _step(recipe: _Recipe, pointer: str, record: Any, at_hand: set[str]) -> Step
         if missing := stage.consumes(params) - at_hand:
             problems.append(_missing(pointer, stage, missing, recipe.domains))
         if not stage.needs or fact is not None:
-            given = Given(params=params, fact=fact, source=recipe.source)
+            given = Given(params=params, fact=fact, source=recipe.source, recipe=recipe.tree)
             problems += [Problem(pointer, text) for text in stage.problems(given)]
     at_hand |= stage.produces
     at_hand -= stage.spends
@@ -326,7 +329,7 @@ def _missing(pointer: str, stage: Stage, missing: frozenset[str], domains: tuple
 def _notes(stage: Stage, params: StageRecord | None) -> Iterator[str]:
     if params is None:
         return
-    registries: dict[str, Registry[Any]] = {"benchmark": BENCHMARKS}
+    registries: dict[str, Registry[Any]] = {"benchmark": BENCHMARKS, "metric": METRICS, "head metric": HEAD_METRICS}
     for kind, name in stage.names(params):
         if kind in registries and name not in registries[kind]:
             yield f"no {kind} is named {name!r} here ({', '.join(registries[kind])})"

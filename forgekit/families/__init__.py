@@ -24,6 +24,10 @@ class AttentionHeads:
         biased: whether query, key and value carry a bias of the same leading size.
         gated: whether each query head's rows hold a gate of the same size too (twice head_dim per head).
         hybrid: whether only the layers that ``layer_types`` calls full_attention have these tensors.
+        jointly_normed: whether queries and keys are normalised over all heads at once, so that one head's rows
+            touch every other head.
+        square_in: runtimes whose loaders take hidden / heads for the width of a head, so that heads cannot be cut out.
+        uncuttable: why heads can never be cut out of this family, only zeroed; empty where they can.
         config: path of keys from the config's root to the object that holds the counts.
     """
 
@@ -34,6 +38,9 @@ class AttentionHeads:
     biased: bool = False
     gated: bool = False
     hybrid: bool = False
+    jointly_normed: bool = False
+    square_in: tuple[str, ...] = ()
+    uncuttable: str = ""
     config: tuple[str, ...] = ()
 
 
@@ -57,7 +64,9 @@ class Experts:
         router_module: path of the module whose forward makes the routing decision, under one decoder layer.
         count_keys: config keys that hold the number of experts; every one present is patched.
         top_k_key: config key of the experts used per token.
-        tensors_per_expert: tensors one expert has on disk; 0 where experts are fused.
+        group_key: config key of the number of groups that routing is limited to; None where it is not.
+        top_groups_key: config key of the groups a token may use.
+        per_expert: further tensors with one row per expert.
         config: path of keys from the config's root to the object that holds the counts.
     """
 
@@ -66,7 +75,15 @@ class Experts:
     router_module: str
     count_keys: tuple[str, ...]
     top_k_key: str = "num_experts_per_tok"
+    group_key: str | None = None
+    top_groups_key: str | None = None
+    per_expert: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
+
+    @property
+    def experts_module(self) -> str:
+        """Path of the module that runs the experts, beside the router's."""
+        return self.router_module.rpartition(".")[0] + ".experts"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,15 +198,28 @@ class Family:
         facts: at most one of each kind.
         source: where the facts were read.
         without: for facts a reader might expect and that are absent, why they are.
+        text_module: attribute of the loaded model that takes text and gives logits; the model itself where empty.
+        tiny: table of its tiny checkpoint in ``families/_tiny``; its own name where empty.
     """
 
     name: str
     facts: tuple[object, ...]
     source: str
     without: Mapping[type, str] = field(default_factory=dict)
+    tiny: str = ""
+    text_module: str = ""
 
     def fact(self, kind: type[F]) -> F | None:
         return next((fact for fact in self.facts if isinstance(fact, kind)), None)
+
+    @property
+    def layers(self) -> str:
+        """What names of tensors in decoder layers begin with on disk, up to the layer's number."""
+        for fact in self.facts:
+            template = getattr(fact, "query", None) or getattr(fact, "router", None)
+            if template:
+                return str(template).split("{layer}", 1)[0]
+        return "model.layers."
 
 
 FAMILIES = Registry("family", "forgekit.families", Family)

@@ -26,6 +26,8 @@ FAMILY = Family(
             router="model.layers.{layer}.mlp.gate.weight",  # [experts, hidden]
             router_module="mlp.gate",
             count_keys=("n_routed_experts",),
+            group_key="n_group",
+            top_groups_key="topk_group",
         ),
         AlwaysOn(
             tensors=(

@@ -22,6 +22,7 @@ FAMILY = Family(
             key="model.layers.{layer}.self_attn.k_proj.weight",  # [kv_heads * head_dim, hidden]
             value="model.layers.{layer}.self_attn.v_proj.weight",  # [kv_heads * head_dim, hidden]
             output="model.layers.{layer}.self_attn.o_proj.weight",  # [hidden, heads * head_dim]
+            square_in=("llama_cpp", "mlx"),  # they read hidden_size / num_attention_heads
         ),
         UnfusedExperts(
             layout="block_sparse_moe-unfused",

@@ -22,6 +22,8 @@ FAMILY = Family(
             key="model.layers.{layer}.self_attn.k_proj.weight",  # [kv_heads * head_dim, hidden]
             value="model.layers.{layer}.self_attn.v_proj.weight",  # [kv_heads * head_dim, hidden]
             output="model.layers.{layer}.self_attn.o_proj.weight",  # [hidden, heads * head_dim]
+            jointly_normed=True,
+            uncuttable="queries and keys are normalised over all heads at once",
         ),
         UnfusedExperts(
             layout="mlp-experts-unfused",

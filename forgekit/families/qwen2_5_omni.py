@@ -23,6 +23,7 @@ FAMILY = Family(
             key="thinker.model.layers.{layer}.self_attn.k_proj.weight",  # [kv_heads * head_dim, hidden]
             value="thinker.model.layers.{layer}.self_attn.v_proj.weight",  # [kv_heads * head_dim, hidden]
             output="thinker.model.layers.{layer}.self_attn.o_proj.weight",  # [hidden, heads * head_dim]
+            square_in=("llama_cpp", "mlx", "vllm"),  # they read hidden_size / num_attention_heads
             biased=True,
             config=("thinker_config", "text_config"),
         ),
@@ -54,5 +55,6 @@ FAMILY = Family(
         TrainingDefaults(by_size=((inf, 200, "5e-5"),)),
     ),
     source="Qwen/Qwen2.5-Omni-7B: config.json, safetensors index; transformers 5.23 modeling_qwen2_5_omni",
+    text_module="thinker",
     without={Experts: "the model is dense: it has no experts"},
 )

@@ -23,6 +23,8 @@ FAMILY = Family(
             key="model.layers.{layer}.self_attn.k_proj.weight",  # [kv_heads * head_dim, hidden]
             value="model.layers.{layer}.self_attn.v_proj.weight",  # [kv_heads * head_dim, hidden]
             output="model.layers.{layer}.self_attn.o_proj.weight",  # [hidden, heads * head_dim]
+            uncuttable="transformers refuses a hidden size that the number of heads does not divide",
+            square_in=("llama_cpp", "mlx", "vllm"),  # they read hidden_size / num_attention_heads
             biased=True,
         ),
         FeedForward(

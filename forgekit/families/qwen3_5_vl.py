@@ -46,5 +46,6 @@ FAMILY = Family(
         ),
     ),
     source="Qwen/Qwen3.5-4B: config.json (vision_config present); transformers 5.23 modeling_qwen3_5",
+    tiny="qwen3_5",
     without={Experts: "the model is dense: it has no experts"},
 )

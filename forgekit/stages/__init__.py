@@ -8,12 +8,15 @@ reproducible its bytes are. ``forgekit.resolve`` joins that with a family.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from forgekit.alloy.node import Number, Whole
 from forgekit.alloy.schema import StageRecord
+from forgekit.families import Family
 from forgekit.registry import Registry
+from forgekit.surgery import Surgery
 
 Reproducibility = Literal["exact", "exact-here", "statistical"]
 """exact: bytes are a function of inputs and recipe on any machine.
@@ -40,11 +43,66 @@ class Given:
         params: the stage's own parameters.
         fact: the family fact the stage was matched to; None where it needs none.
         source: the recipe's ``source`` object.
+        recipe: all of it.
     """
 
     params: Any
     fact: Any
     source: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage runs with.
+
+    Attributes:
+        source: folder of the checkpoint as the stages before left it.
+        source_hash: modelHash of that checkpoint.
+        out: where this stage writes; it may hold whole files of an interrupted run of the same stage.
+        at_hand: files that earlier stages left for later ones, by what they are (``importance``).
+        recipe: the whole recipe, for its corpora and declared runtimes.
+        corpus: a corpus the recipe names, as a file whose hash was checked.
+        model: another checkpoint the recipe names (a teacher), as a folder.
+        share: how much of the stage's total is due by now; below 1 only in the earlier cycles of several.
+        seed: of everything drawn at random.
+        threads: processor threads that arithmetic may use; part of what makes its bits.
+        device: ``cpu`` or ``cuda``.
+        progress: called with (done, total) of whatever the stage counts.
+    """
+
+    params: Any
+    family: Family
+    fact: Any
+    source: Path
+    out: Path
+    source_hash: str = ""
+    at_hand: Mapping[str, Path] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    corpus: Callable[[str], Path]
+    model: Callable[[str], Path]
+    share: float = 1.0
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a stage has done.
+
+    Attributes:
+        weights: whether ``out`` holds a whole checkpoint, which the next stage starts from.
+        files: what it leaves at hand for later stages, by what it is.
+        surgery: what was cut, for the proof that nothing else was; None where nothing was cut.
+        notes: what goes into the alloy's record of the stage.
+    """
+
+    weights: bool
+    files: Mapping[str, Path] = field(default_factory=dict)
+    surgery: Surgery | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _nothing(_params: Any) -> frozenset[str]:
@@ -52,6 +110,10 @@ def _nothing(_params: Any) -> frozenset[str]:
 
 
 def _no_problems(_given: Given) -> Iterator[str]:
+    return iter(())
+
+
+def _no_texts(_params: Any) -> Iterator[str]:
     return iter(())
 
 
@@ -74,6 +136,8 @@ class Stage:
         reproducibility: None where it writes nothing that is hashed.
         problems: further reasons to refuse, each a sentence.
         names: (kind of part, name) for each registered part its parameters refer to.
+        repeats: whether it runs in every cycle of a recipe, and not only in the first or after the last.
+        corpora: names of the corpora its parameters refer to.
         run: does it. None while only the declaration exists: it can be planned and verified, not forged.
     """
 
@@ -87,7 +151,9 @@ class Stage:
     reproducibility: Reproducibility | None = None
     problems: Callable[[Given], Iterator[str]] = _no_problems
     names: Callable[[Any], Iterator[tuple[str, str]]] = _no_names
-    run: Callable[..., Any] | None = None
+    repeats: bool = True
+    corpora: Callable[[Any], Iterator[str]] = _no_texts
+    run: Callable[[Work], Outcome] | None = None
 
 
 STAGES = Registry("stage", "forgekit.stages", Stage, hyphens=True)

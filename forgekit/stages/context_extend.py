@@ -29,6 +29,7 @@ STAGE = Stage(
     name="context-extend",
     params=Params,
     purpose="extend",
+    repeats=False,
     needs=(RotaryPositions,),
     produces=frozenset({"weights"}),
     reproducibility="exact",

@@ -38,6 +38,7 @@ STAGE = Stage(
     name="eval",
     params=Params,
     purpose="measure",
+    repeats=False,
     produces=frozenset({"scores"}),
     reproducibility="statistical",
     names=names,

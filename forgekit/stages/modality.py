@@ -30,6 +30,7 @@ STAGE = Stage(
     name="modality",
     params=Params,
     purpose="extend",
+    repeats=False,
     needs=(Towers,),
     produces=frozenset({"weights"}),
     reproducibility="exact-here",

@@ -17,6 +17,7 @@ STAGE = Stage(
     name="package",
     params=Params,
     purpose="ship",
+    repeats=False,
     produces=frozenset({"weights"}),
     reproducibility="exact",
 )

@@ -17,6 +17,7 @@ STAGE = Stage(
     name="quant",
     params=Params,
     purpose="shrink",
+    repeats=False,
     produces=frozenset({"weights"}),
     reproducibility="exact-here",
 )

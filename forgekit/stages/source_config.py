@@ -20,5 +20,6 @@ STAGE = Stage(
     name="source-config",
     params=Params,
     purpose="prepare",
+    repeats=False,
     reproducibility="exact",
 )

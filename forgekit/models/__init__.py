@@ -1,0 +1,1 @@
+"""Checkpoints in memory: loading, finding a family's modules, hooks, losses. torch is imported where it is used."""
