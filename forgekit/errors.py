@@ -83,3 +83,7 @@ class MachineError(ForgeError):
 
 class CorpusError(ForgeError):
     """A corpus cannot be read, or is not the text that was meant."""
+
+
+class ProofError(ForgeError):
+    """What was made is not what it should be; it is not kept."""

@@ -136,6 +136,7 @@ class Benchmark:
         oracles: readings of its rules by name, the default first.
         score: (bytes of a JSONL samples file, settings) -> scoring. Raises ``SamplesError`` where the
             data set or a package it needs is not at hand, ``SandboxError`` where code cannot be isolated.
+        prompts: the text each problem is asked with, by its id; None where samples cannot be made from text alone.
         aliases: other spellings in published alloys, each with the artifact that uses it.
     """
 
@@ -144,6 +145,7 @@ class Benchmark:
     total: int | None
     oracles: tuple[str, ...]
     score: Callable[[bytes, ScoreSettings], Scoring]
+    prompts: Callable[[ScoreSettings], Mapping[str, str]] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 

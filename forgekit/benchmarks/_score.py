@@ -27,7 +27,20 @@ def evalplus_benchmark(
 ) -> Benchmark:
     """A benchmark in evalplus format. ``suites`` are the test sets a sample must pass, all of them."""
     score: Callable[[bytes, ScoreSettings], Scoring] = partial(_score, ref, suites)
-    return Benchmark(name=name, metric="pass@1", total=total, oracles=ORACLES, score=score, aliases=aliases or {})
+    return Benchmark(
+        name=name,
+        metric="pass@1",
+        total=total,
+        oracles=ORACLES,
+        score=score,
+        prompts=partial(_prompts, ref),
+        aliases=aliases or {},
+    )
+
+
+def _prompts(ref: DatasetRef, settings: ScoreSettings) -> dict[str, str]:
+    problems = load(ref, file=settings.dataset_file, offline=settings.offline).problems
+    return {name: problem.prompt for name, problem in problems.items()}
 
 
 def cache_folder() -> Path:

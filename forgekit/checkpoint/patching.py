@@ -13,7 +13,7 @@ TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+)')
 Path = tuple[str | int, ...]
 
 
-def set_values(text: str, changes: Mapping[Path, Any], where: str) -> str:
+def set_values(text: str, changes: Mapping[tuple[str, ...], Any] | Mapping[Path, Any], where: str) -> str:
     """``text`` with the values at some paths replaced, and the missing ones added to objects that are there.
 
     Args:
@@ -25,6 +25,7 @@ def set_values(text: str, changes: Mapping[Path, Any], where: str) -> str:
     spans = dict(_values(text))
     edits: list[tuple[int, int, str]] = []
     added: dict[Path, list[tuple[str, Any]]] = {}
+    path: Path
     for path, value in changes.items():
         if path in spans:
             start, end = spans[path]
@@ -75,9 +76,9 @@ def _values(text: str) -> Iterator[tuple[Path, tuple[int, int]]]:
 
     def value(path: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
         nonlocal at
-        token, start, end = tokens[at]
+        word, start, end = tokens[at]
         at += 1
-        if token == "{":
+        if word == "{":
             while tokens[at][0] != "}":
                 key = json.loads(tokens[at][0])
                 at += 2  # the key and its colon
@@ -86,7 +87,7 @@ def _values(text: str) -> Iterator[tuple[Path, tuple[int, int]]]:
                     at += 1
             end = tokens[at][2]
             at += 1
-        elif token == "[":
+        elif word == "[":
             index = 0
             while tokens[at][0] != "]":
                 yield from value((*path, index))

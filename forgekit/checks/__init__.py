@@ -21,6 +21,7 @@ from forgekit.benchmarks import Benchmark, ScoreSettings, Scoring
 from forgekit.digest import Digest, Progress
 from forgekit.errors import AbsentError, SourceError, TamperedError, UnreachableError
 from forgekit.findings import Claim, Finding, Tier, Verdict
+from forgekit.forge.reforge import Reforged
 from forgekit.registry import Registry
 from forgekit.sources import Source
 from forgekit.sources.catalog import Catalog
@@ -39,6 +40,7 @@ class Settings:
         dataset_files: data sets by benchmark name, where they are not to be looked for.
         score: passed on to scorers, but for the data set.
         hashing: called with bytes hashed.
+        reforge_limit: bytes of a base up to which recipes are run again; larger ones are recomputed from ranges.
     """
 
     offline: bool = False
@@ -47,6 +49,7 @@ class Settings:
     dataset_files: Mapping[str, Path] = field(default_factory=dict)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     hashing: Progress | None = None
+    reforge_limit: int = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,14 @@ class Evidence:
         return self._once(
             key, lambda: benchmark.score(data, replace(settings, dataset_file=dataset, offline=self.settings.offline))
         )
+
+    def reforged(self) -> Rerun:
+        """The recipe run again, and how it compares; once, however many claims ask.
+
+        Raises:
+            ForgeError: it cannot be run here; the message says why.
+        """
+        return self._once("reforged", lambda: rerun(self))
 
     def parent(self, repo: str) -> Source | None:
         """The artifact called ``repo``: from a catalog, else from the Hub; None where neither can be reached."""
@@ -127,6 +138,47 @@ class Evidence:
         if failure is not None:
             raise failure
         return cast("T", value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerun:
+    """A recipe that was run again.
+
+    Attributes:
+        verdict: how the result compares with the published one.
+        stages: records of the stages of the new run.
+    """
+
+    verdict: Reforged
+    stages: tuple[Mapping[str, Any], ...]
+
+
+def rerun(evidence: Evidence) -> Rerun:
+    """Run an artifact's recipe again in a temporary folder, on a base small enough for that.
+
+    Raises:
+        UnreachableError: the base is not here or is too large, or the recipe's own files are not local.
+        ForgeError: a stage cannot be run here.
+    """
+    import tempfile
+
+    from forgekit.checkpoint.opening import open_folder
+    from forgekit.forge.base import locate
+    from forgekit.forge.reforge import again
+
+    root = getattr(evidence.source, "root", None)
+    if not isinstance(root, Path):
+        raise UnreachableError("the recipe's files are not in a local folder", hint="`forgekit reforge` fetches them")
+    source = evidence.alloy.at("/source")
+    base = locate(source if isinstance(source, dict) else {}, beside=root, offline=True)
+    total = open_folder(base).total
+    if total > evidence.settings.reforge_limit:
+        raise UnreachableError(
+            f"the base has {total / 1e9:.1f} GB, more than is run again unasked", hint="`forgekit reforge` runs it"
+        )
+    with tempfile.TemporaryDirectory(prefix="forgekit-") as folder:
+        verdict, made = again(evidence.alloy, evidence.source, beside=root, folder=Path(folder))
+    return Rerun(verdict=verdict, stages=made.stages)
 
 
 Found = Iterator[tuple[str, Any] | tuple[str, Any, str]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import find, join, objects
 from forgekit.checks import Check, Evidence, Found, confirmed, judge_hash_text, refuted, unproven, without_file
@@ -11,11 +14,21 @@ from forgekit.findings import Claim, Finding
 from forgekit.sources.folder import FolderSource
 
 ROWS = "/results/integrity/fileHashes"
+COMPANIONS = "/results/integrity/companionHashes"
+STAGES = "/results/stages"
 LAYER = "weights: publish the files whose hashes are recorded"
 
 
+def rows(alloy: Alloy) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every file an alloy records a hash of: weights, what travels with them, what stages left as evidence."""
+    yield from objects(alloy.tree, ROWS)
+    yield from objects(alloy.tree, COMPANIONS)
+    for pointer, _ in objects(alloy.tree, STAGES):
+        yield from objects(alloy.tree, join(pointer, "files"))
+
+
 def claims(alloy: Alloy) -> Found:
-    for pointer, row in objects(alloy.tree, ROWS):
+    for pointer, row in rows(alloy):
         yield join(pointer, "sha256"), row.get("sha256")
 
 

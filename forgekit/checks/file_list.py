@@ -5,7 +5,7 @@ from __future__ import annotations
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import objects
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked
-from forgekit.checks.file_hash import ROWS
+from forgekit.checks.file_hash import ROWS, rows
 from forgekit.errors import SourceError
 from forgekit.findings import Claim, Finding
 from forgekit.sources.catalog import CatalogEntry
@@ -26,7 +26,8 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         published = sorted(path for path in evidence.source.listing() if path.endswith(WEIGHTS))
     except SourceError as error:
         return unchecked(claim, error.what)
-    uncovered = [path for path in published if path not in claim.expected]
+    covered = {row.get("filename") for _, row in rows(evidence.alloy)}
+    uncovered = [path for path in published if path not in covered]
     if uncovered:
         reason = f"{', '.join(uncovered)} is published and no hash covers it"
         return refuted(claim, published, reason, "weights: hash every weight file, or publish only what is hashed")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from forgekit.alloy import Alloy
-from forgekit.alloy.pointer import is_number
+from forgekit.alloy.pointer import is_number, objects
 from forgekit.checkpoint import Reader
 from forgekit.checkpoint.counting import count_parameters
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked
+from forgekit.checks.file_hash import ROWS
 from forgekit.checks.file_list import WEIGHTS
 from forgekit.errors import CheckpointError, SourceError, UnreachableError
 from forgekit.figures import Figure, show
@@ -31,7 +32,12 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         return lambda start, size: source.read_range(path, start, size)
 
     try:
-        files = {path: r.size for path, r in source.listing().items() if path.endswith(WEIGHTS) and r.size is not None}
+        listed = {row.get("filename") for _, row in objects(evidence.alloy.tree, ROWS)}
+        files = {
+            path: row.size
+            for path, row in source.listing().items()
+            if path.endswith(WEIGHTS) and row.size is not None and (path in listed or not listed)
+        }
         if not files or (
             isinstance(source, CatalogEntry) and not all((source.root / path).is_file() for path in files)
         ):

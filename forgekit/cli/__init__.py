@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import catalogs, inspecting, scoring, verifying
+from forgekit.cli import catalogs, forging, inspecting, scoring, verifying
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -51,9 +51,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verifying.verify,
     "claims": verifying.claims,
     "plan": inspecting.plan,
+    "forge": forging.forge,
+    "reforge": forging.reforge,
+    "diff": forging.diff,
     "score": scoring.score,
     "hash": inspecting.hash_,
     "schema": inspecting.schema,
+    "tiny": forging.tiny,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_stoppable(_command))

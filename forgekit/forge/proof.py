@@ -112,13 +112,13 @@ def _behaviour(
     else:
         loads, loads_why = "confirmed", "stock transformers places every tensor: none missing, unexpected or mismatched"
     try:
-        ours = _logits(cut)
+        ours = logits(cut)
     except RuntimeError as error:
         return loads, loads_why, "refuted", f"the checkpoint loads and does not run: {str(error).splitlines()[0]}"
     del cut
     reference = load(base, family, dtype=dtype, experts="eager", attention="eager").require_sound(base)
     with switched_off(reference, surgery):
-        wanted = _logits(reference)
+        wanted = logits(reference)
     scale = float(wanted.pow(2).mean().sqrt())
     apart = float((ours - wanted).abs().max()) if bool(ours.isfinite().all()) else float("inf")
     figures["largestLogitDifference"] = float(f"{apart:.3g}")
@@ -132,7 +132,8 @@ def _behaviour(
     return loads, loads_why, "refuted", why
 
 
-def _logits(model: Loaded) -> Any:
+def logits(model: Loaded) -> Any:
+    """Logits of the probe tokens, float64[rows, tokens, vocabulary]."""
     import torch
 
     limit = model.text.get_input_embeddings().weight.shape[0]

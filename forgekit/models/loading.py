@@ -100,23 +100,23 @@ def load(
     }
     if attention:
         options["attn_implementation"] = attention
-    if strategy.kind == "4-bit":
+    if strategy.kind in ("4-bit", "8-bit"):
         need("bitsandbytes", "accelerate")
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+        precise = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True} if strategy.kind == "4-bit" else {}
+        if precise:
+            precise["bnb_4bit_compute_dtype"] = options["dtype"]
+        options["quantization_config"] = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=strategy.kind == "4-bit", load_in_8bit=strategy.kind == "8-bit", **precise
         )
-        options["device_map"] = "auto"
+        options["device_map"] = "auto" if strategy.device == "cuda" else {"": "cpu"}
     elif strategy.kind != "full":
         need("accelerate")
         on_device, on_host = strategy.budget or (0, 0)
         options["device_map"] = "auto"
         options["max_memory"] = ({0: on_device} if on_device else {}) | {"cpu": on_host}
         options["offload_folder"] = str(folder / ".offload")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = model_class(config)

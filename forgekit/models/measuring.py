@@ -78,6 +78,44 @@ class Profile:
     hooks: int
 
 
+@dataclass
+class _Watcher:
+    """Takes a metric's sums of what routers choose, layer by layer."""
+
+    metric: Metric
+    experts: int
+    sums: dict[int, dict[str, Tensor]]
+    valid: Tensor | None = None  # bool[tokens] of the batch that is running
+
+    def take(self, layer: int, gates: Tensor, chosen: Tensor, norms: Tensor | None) -> None:
+        import torch
+
+        assert self.metric.observe is not None
+        routing = Routing(
+            self.experts,
+            chosen.reshape(-1, chosen.shape[-1])[self.valid],
+            gates.reshape(-1, gates.shape[-1])[self.valid].to(torch.float64),
+            None if norms is None else norms[self.valid],
+        )
+        for name, value in self.metric.observe(routing).items():
+            so_far = self.sums[layer].get(name)
+            self.sums[layer][name] = value if so_far is None else so_far + value
+
+    def of_router(self, layer: int) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, out: Any) -> None:
+            _, gates, chosen = out
+            self.take(layer, gates, chosen, None)
+
+        return hook
+
+    def of_experts(self, layer: int) -> Callable[..., None]:
+        def hook(module: Any, args: Any, kwargs: Any, _out: Any) -> None:
+            hidden, chosen, gates = (*args, *kwargs.values())[:3]
+            self.take(layer, gates, chosen, output_norms(module, hidden, chosen))
+
+        return hook
+
+
 def profile_experts(
     model: Loaded,
     fact: Experts,
@@ -94,65 +132,36 @@ def profile_experts(
     """
     import torch
 
-    assert metric.observe is not None
-    observe = metric.observe
     routers = model.modules(fact.router_module)
     if not routers:
+        kind = type(model.text).__name__
         raise CheckpointError(
-            f"no module is named layers.N.{fact.router_module} in {type(model.text).__name__}: nothing would be measured",
+            f"no module is named layers.N.{fact.router_module} in {kind}: nothing would be measured",
             hint="state the router's module in the family's file",
         )
     runners = model.modules(fact.experts_module) if metric.needs == "outputs" else {}
     if metric.needs == "outputs" and set(runners) != set(routers):
         raise CheckpointError(f"not every router has a module {fact.experts_module} beside it")
-    sums: dict[int, dict[str, Tensor]] = {layer: {} for layer in routers}
-    keep: dict[str, Tensor] = {}
+    watcher = _Watcher(metric, experts, {layer: {} for layer in routers})
     tokens = 0
-
-    def take(layer: int, gates: Tensor, chosen: Tensor, norms: Tensor | None) -> None:
-        valid = keep["mask"]
-        routing = Routing(
-            experts,
-            chosen.reshape(-1, chosen.shape[-1])[valid],
-            gates.reshape(-1, gates.shape[-1])[valid].to(torch.float64),
-            None if norms is None else norms[valid],
-        )
-        for name, value in observe(routing).items():
-            so_far = sums[layer].get(name)
-            sums[layer][name] = value if so_far is None else so_far + value
-
-    def watch_router(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, _args: Any, out: Any) -> None:
-            _, gates, chosen = out
-            take(layer, gates, chosen, None)
-
-        return hook
-
-    def watch_experts(layer: int) -> Callable[..., None]:
-        def hook(module: Any, args: Any, kwargs: Any, _out: Any) -> None:
-            hidden, chosen, gates = (*args, *kwargs.values())[:3]
-            take(layer, gates, chosen, output_norms(module, hidden, chosen))
-
-        return hook
-
     with contextlib.ExitStack() as stack:
         for layer, (_, router) in routers.items():
             if metric.needs == "outputs":
-                handle = runners[layer][1].register_forward_hook(watch_experts(layer), with_kwargs=True)
+                handle = runners[layer][1].register_forward_hook(watcher.of_experts(layer), with_kwargs=True)
             else:
-                handle = router.register_forward_hook(watch_router(layer))
+                handle = router.register_forward_hook(watcher.of_router(layer))
             stack.callback(handle.remove)
-        with torch.no_grad():
-            for number, batch in enumerate(data, 1):
-                here = batch.to(device_of(model))
-                keep["mask"] = here.mask.reshape(-1).bool()
-                tokens += int(here.mask.sum())
-                headless(model)(input_ids=here.ids, attention_mask=here.mask, use_cache=False)
-                if progress is not None:
-                    progress(number, 0)
-    if silent := [layer for layer, found in sums.items() if not found]:
+        stack.enter_context(torch.no_grad())
+        for number, batch in enumerate(data, 1):
+            here = batch.to(device_of(model))
+            watcher.valid = here.mask.reshape(-1).bool()
+            tokens += int(here.mask.sum())
+            headless(model)(input_ids=here.ids, attention_mask=here.mask, use_cache=False)
+            if progress is not None:
+                progress(number, 0)
+    if silent := [layer for layer, found in watcher.sums.items() if not found]:
         raise CheckpointError(f"the router of layer {silent[0]} was never called: nothing was measured there")
-    listed = {layer: {name: value.tolist() for name, value in found.items()} for layer, found in sums.items()}
+    listed = {n: {name: value.tolist() for name, value in found.items()} for n, found in watcher.sums.items()}
     return Profile(sums=listed, tokens=tokens, hooks=len(routers))
 
 
@@ -191,6 +200,42 @@ class HeadActivity:
     mask: Tensor
 
 
+@dataclass
+class _HeadWatcher:
+    """Holds what enters each output projection, and the attention weights, of the batch that is running."""
+
+    heads: int
+    gradients: bool
+    held: dict[int, Any]
+    maps: dict[int, Any]
+
+    def of_output(self, layer: int) -> Callable[..., Any]:
+        def hook(_module: Any, args: Any) -> Any:
+            given = args[0]
+            if self.gradients:
+                given = given if given.requires_grad else given.detach().requires_grad_()
+                given.retain_grad()
+            self.held[layer] = given
+            return (given, *args[1:])
+
+        return hook
+
+    def of_attention(self, layer: int) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, out: Any) -> None:
+            self.maps[layer] = out[1]
+
+        return hook
+
+    def activity(self, layer: int, mask: Tensor) -> HeadActivity:
+        given = self.held[layer]
+        return HeadActivity(
+            outputs=given.detach().float().unflatten(-1, (self.heads, -1))[mask],
+            gradients=given.grad.float().unflatten(-1, (self.heads, -1))[mask] if self.gradients else None,
+            attention=self.maps[layer].detach().float() if layer in self.maps else None,
+            mask=mask,
+        )
+
+
 def measure_heads(
     model: Loaded,
     fact: AttentionHeads,
@@ -213,59 +258,38 @@ def measure_heads(
     if not outputs:
         raise CheckpointError(f"no module is named layers.N.{suffix(fact.output)}: nothing would be measured")
     blocks = model.modules(suffix(fact.output).rpartition(".")[0])
+    watcher = _HeadWatcher(heads, gradients, {}, {})
     sums: dict[int, Tensor] = {}
-    held: dict[int, Any] = {}
-    maps: dict[int, Any] = {}
     tokens = 0
-
-    def hold(layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, args: Any) -> Any:
-            given = args[0]
-            if gradients:
-                given = given.detach().requires_grad_() if not given.requires_grad else given
-                given.retain_grad()
-            held[layer] = given
-            return (given, *args[1:])
-
-        return hook
-
-    def hold_map(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, _args: Any, out: Any) -> None:
-            maps[layer] = out[1]
-
-        return hook
-
     with contextlib.ExitStack() as stack:
         for layer, (_, module) in outputs.items():
-            stack.callback(module.register_forward_pre_hook(hold(layer)).remove)
+            stack.callback(module.register_forward_pre_hook(watcher.of_output(layer)).remove)
             if attention:
-                stack.callback(blocks[layer][1].register_forward_hook(hold_map(layer)).remove)
+                stack.callback(blocks[layer][1].register_forward_hook(watcher.of_attention(layer)).remove)
         stack.enter_context(torch.enable_grad() if gradients else torch.no_grad())
         for number, batch in enumerate(data, 1):
             here = batch.to(device_of(model))
             made = model.text(input_ids=here.ids, attention_mask=here.mask, use_cache=False)
             if gradients:
-                losses, valid = token_losses(made.logits, here.labels)
-                model.text.zero_grad(set_to_none=True)
-                (losses.sum() / valid.sum().clamp(min=1)).backward()
+                _backward(model, made.logits, here)
             mask = here.mask.bool()
-            for layer, given in held.items():
-                activity = HeadActivity(
-                    outputs=given.detach().float().unflatten(-1, (heads, -1))[mask],
-                    gradients=given.grad.float().unflatten(-1, (heads, -1))[mask] if gradients else None,
-                    attention=maps[layer].detach().float() if attention else None,
-                    mask=mask,
-                )
-                found = observe(activity).double()
+            for layer in watcher.held:
+                found = observe(watcher.activity(layer, mask)).double()
                 sums[layer] = sums[layer] + found if layer in sums else found
             tokens += int(mask.sum())
-            held.clear()
-            maps.clear()
+            watcher.held.clear()
+            watcher.maps.clear()
             if progress is not None:
                 progress(number, 0)
     if silent := sorted(set(outputs) - set(sums)):
         raise CheckpointError(f"the attention of layer {silent[0]} was never called: nothing was measured there")
     return {layer: (total / tokens).tolist() for layer, total in sums.items()}
+
+
+def _backward(model: Loaded, logits: Tensor, batch: Batch) -> None:
+    losses, valid = token_losses(logits, batch.labels)
+    model.text.zero_grad(set_to_none=True)
+    (losses.sum() / valid.sum().clamp(min=1)).backward()  # type: ignore[no-untyped-call]
 
 
 def measure_neurons(

@@ -9,7 +9,7 @@ from typing import Literal
 from forgekit.checkpoint.opening import Checkpoint
 from forgekit.errors import MachineError
 
-Kind = Literal["full", "4-bit", "offload", "streaming"]
+Kind = Literal["full", "8-bit", "4-bit", "offload", "streaming"]
 SHRINK = 3.5  # a 16-bit weight against NF4 with its double-quantised scales
 USABLE_4BIT = 0.9  # of the device's memory
 HEADROOM = 1.2  # activations and buffers beside the weights

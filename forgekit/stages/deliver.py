@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgekit.stages import Stage
-from forgekit.stages.publish import Params
+from dataclasses import replace
 
-STAGE = Stage(name="deliver", params=Params, purpose="ship")
+from forgekit.stages.publish import STAGE as PUBLISH
+
+STAGE = replace(PUBLISH, name="deliver")

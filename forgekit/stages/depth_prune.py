@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from forgekit.checkpoint.opening import open_folder
 from forgekit.errors import CheckpointError
 from forgekit.families import FeedForward
+from forgekit.metrics import select
 from forgekit.stages import Count, Given, Outcome, Stage, StageParams, Work
 from forgekit.surgery import SIDECAR, perform, write
 from forgekit.surgery.layers import CutLayers, depth
@@ -50,7 +51,7 @@ def run(work: Work) -> Outcome:
     scores = measure_layers(
         model, batches(encoded, BATCH, pad_id(words)), progress=lambda done, _: work.progress(done, count)
     )
-    kept = tuple(sorted(sorted(range(layers), key=lambda layer: (-scores[layer], layer))[: params.keep_layers]))
+    kept = tuple(select(scores, params.keep_layers))
     surgery = CutLayers(kept=kept, layers=layers)
     perform(surgery, work.family, work.source, work.out, progress=work.progress)
     write(work.out / SIDECAR, surgery, metric="block-influence", scores=scores, texts=len(encoded), batchSize=BATCH)

@@ -101,5 +101,6 @@ STAGE = Stage(
     produces=frozenset({"importance"}),
     reproducibility="statistical",
     names=names,
+    corpora=lambda params: iter([params.calibration_corpus]),
     run=run,
 )

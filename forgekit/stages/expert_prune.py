@@ -16,7 +16,6 @@ from forgekit.stages import Count, Given, Outcome, Stage, StageParams, Work
 from forgekit.surgery import perform, write
 from forgekit.surgery.experts import DroppedExperts, Mixture, mixture
 
-
 PUBLISHED = {
     "calibration-aware-activation-count": "activation_count",
     "activation": "activation_count",

@@ -9,6 +9,7 @@ from forgekit.alloy.node import Number
 from forgekit.checkpoint.opening import open_folder
 from forgekit.errors import CheckpointError
 from forgekit.families import FeedForward
+from forgekit.metrics import select
 from forgekit.stages import Count, Given, Outcome, Stage, StageParams, Work
 from forgekit.surgery import SIDECAR, perform, write
 from forgekit.surgery.neurons import CutNeurons, width
@@ -56,10 +57,7 @@ def run(work: Work) -> Outcome:
     scores = measure_neurons(
         model, work.fact, batches(encoded, BATCH, pad_id(words)), progress=lambda done, _: work.progress(done, count)
     )
-    kept = {
-        layer: tuple(sorted(sorted(range(neurons), key=lambda n, row=scores[layer]: (-row[n], n))[:keep]))
-        for layer in layers
-    }
+    kept = {layer: tuple(select(scores[layer], keep)) for layer in layers}
     surgery = CutNeurons(kept=kept, neurons=neurons)
     perform(surgery, work.family, work.source, work.out, progress=work.progress)
     write(work.out / SIDECAR, surgery, metric="minitron", texts=len(encoded), batchSize=BATCH)

@@ -55,7 +55,7 @@ def problems(given: Given) -> Iterator[str]:
                 "it takes hidden_size / num_attention_heads for the width of a head; use pad, ffn-prune or depth-prune"
             )
     if params.per_layer_normalized is False:
-        yield "defragMode slice with perLayerNormalized false would leave layers with different numbers of heads; use pad"
+        yield "defragMode slice with perLayerNormalized false leaves layers with different numbers of heads; use pad"
 
 
 def run(work: Work) -> Outcome:
@@ -157,7 +157,7 @@ def choose(
 
     Args:
         whole_groups: cut key-value heads with all their query heads; else every group loses equally many.
-        overall: units of all layers compete, scores divided by their layer's mean; else each layer loses the same share.
+        overall: units of all layers compete, scores divided by their layer's mean; else each layer loses one share.
     """
     units = _units(made, whole_groups=whole_groups or overall)
     allowed = _allowed(made, units, min_heads, min_groups, whole_groups=whole_groups or overall)

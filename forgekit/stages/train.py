@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from forgekit.alloy.node import Number, Whole
-from forgekit.families import LoraTargets
-from forgekit.stages import Count, Fraction, LearningRate, Stage, StageParams
+from forgekit.families import LoraTargets, TrainingDefaults
+from forgekit.stages import Count, Fraction, Given, LearningRate, Outcome, Stage, StageParams, Work
+from forgekit.stages._recovering import billions, recover
 
 
 class Params(StageParams):
@@ -25,11 +27,58 @@ class Params(StageParams):
     optimizations: list[str] = []
 
 
+def problems(given: Given) -> Iterator[str]:
+    yield from rate_problems(given.params.learning_rate)
+
+
+def rate_problems(rate: str | None) -> Iterator[str]:
+    try:
+        wrong = rate is not None and not 0 < float(rate) < 1
+    except ValueError:
+        wrong = True
+    if wrong:
+        yield f"learningRate {rate!r} is not a number between 0 and 1"
+
+
+def run(work: Work) -> Outcome:
+    """Train a rank-16 adapter on every target of the family, and merge it.
+
+    Raises:
+        CheckpointError, CorpusError, MachineError: as ``recover``.
+    """
+    from forgekit.models.training import Recovery
+
+    params: Params = work.params
+    defaults = work.family.fact(TrainingDefaults)
+    assert defaults is not None
+    steps, rate = defaults.for_size(billions(work))
+    how = Recovery(
+        rank=16,
+        alpha=32,
+        dropout=0.05,
+        targets=work.fact.modules,
+        steps=params.steps or steps,
+        rate=float(params.learning_rate or rate),
+        batch=params.batch_size,
+        accumulation=params.gradient_accumulation,
+        scheduler=params.scheduler,
+        warmup=params.warmup_ratio,
+        decay=params.weight_decay,
+        clip=params.max_gradient_norm,
+        length=params.sequence_length,
+        seed=work.seed,
+    )
+    return recover(work, how, params.dataset or "")
+
+
 STAGE = Stage(
     name="train",
     params=Params,
     purpose="recover",
     needs=(LoraTargets,),
-    produces=frozenset({"weights"}),
+    produces=frozenset({"weights", "adapter"}),
     reproducibility="exact-here",
+    problems=problems,
+    corpora=lambda params: iter([params.dataset or ""]),
+    run=run,
 )

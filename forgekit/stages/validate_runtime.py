@@ -20,6 +20,7 @@ STAGE = Stage(
     name="validate-runtime",
     params=Params,
     purpose="ship",
+    repeats=False,
     reproducibility="statistical",
     names=names,
 )

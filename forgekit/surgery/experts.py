@@ -195,16 +195,18 @@ class DroppedExperts:
                     out[..., self.gone] = float("-inf")
                 return out
 
-        def enter(mode: Masked) -> Any:
-            return lambda *_: None if mode.__enter__() else None
+        stack: list[Any] = []
 
-        def leave(mode: Masked) -> Any:
-            return lambda *_: mode.__exit__(None, None, None)
+        def enter(mode: Any) -> Any:
+            return lambda *_: stack.append(mode.__enter__())
+
+        def leave() -> Any:
+            return lambda *_: stack.pop().__exit__(None, None, None)
 
         for layer, (_, router) in model.modules(fact.router_module).items():
             mode = Masked(sorted(set(range(experts)) - set(self.kept[layer])))
             yield router.register_forward_pre_hook(enter(mode))
-            yield router.register_forward_hook(leave(mode), always_call=True)
+            yield router.register_forward_hook(leave(), always_call=True)
 
     def record(self) -> dict[str, Any]:
         return {"experts": self.experts, "kept": listed(self.kept)}

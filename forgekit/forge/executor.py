@@ -1,0 +1,645 @@
+"""Run a recipe: every stage from a checkpoint on disk to a checkpoint on disk, the alloy last."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from forgekit import __version__
+from forgekit import alloy as alloys
+from forgekit.alloy import Alloy
+from forgekit.alloy.schema import OUTCOMES
+from forgekit.checkpoint.opening import open_folder
+from forgekit.checkpoint.writing import copy_file, link_or_copy, sync_folder, write_bytes, write_text
+from forgekit.digest import Digest, is_plain_relative, sha256, sha256_file
+from forgekit.errors import CheckpointError, CorpusError, ForgeError, PlanError, ProofError
+from forgekit.families import Family, Towers
+from forgekit.forge.base import locate
+from forgekit.forge.environment import code_hash, environment
+from forgekit.forge.record import MODEL_FILES, Done, hash_folder, hash_of, is_model_file, is_weight, load, save
+from forgekit.resolve import Step, plan
+from forgekit.stages import Outcome, Work
+
+WORKSHOP = ".forge"  # where stages stand until the alloy is written
+SIDECARS = "forge"  # where an artifact keeps what its stages left beside the weights
+HALT_RATIO, HALT_RISE = 1.10, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to forge.
+
+    Attributes:
+        base: a folder that stands for the recipe's base.
+        device: ``cpu`` or ``cuda``.
+        threads: processor threads for arithmetic; part of the machine class that ``exact-here`` stages name.
+        seed: of everything drawn at random.
+        prove: whether surgery is proven; switching it off is recorded.
+        offline: use no network.
+        keep: keep every stage's output when all is done.
+        tell: called with (stage number, stages, type, what is being done).
+        progress: called with (done, total) inside a stage.
+    """
+
+    base: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+    prove: bool = True
+    offline: bool = False
+    keep: bool = False
+    tell: Callable[[int, int, str, str], None] = lambda _number, _count, _type, _what: None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forged:
+    """What came out.
+
+    Attributes:
+        folder: the artifact.
+        alloy: path of its alloy.
+        model_hash: of its weights.
+        stages: what each stage did, in order.
+        resumed: how many of them had run before.
+    """
+
+    folder: Path
+    alloy: Path
+    model_hash: Digest
+    stages: tuple[Mapping[str, Any], ...]
+    resumed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One stage at one time."""
+
+    step: Step
+    cycle: int
+    cycles: int
+
+    @property
+    def share(self) -> float:
+        return (self.cycle + 1) / self.cycles if self.step.stage and self.step.stage.repeats else 1.0
+
+
+@dataclass
+class _State:
+    """Where a forge has come to."""
+
+    weights: Path
+    hash: str
+    at_hand: dict[str, Path] = field(default_factory=dict)
+    done: list[tuple[Turn, Done]] = field(default_factory=list)
+    resumed: int = 0
+
+
+def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None = None) -> Forged:
+    """Make a recipe's artifact in ``out``. Run again after an interruption, it goes on where it stopped.
+
+    Args:
+        recipe: the recipe; an artifact's alloy is forged again from what was authored in it.
+        beside: the folder that the recipe's paths start from.
+
+    Raises:
+        PlanError: listing everything that is wrong with the recipe, before anything is read or written.
+        ForgeError: what went wrong in a stage; nothing half-written has a final name.
+    """
+    folder = beside or Path(recipe.where).parent
+    tree = {key: value for key, value in recipe.tree.items() if key not in OUTCOMES}
+    authored = alloys.read(alloys.write(tree), where=recipe.where)
+    made = plan(authored).require()
+    turns = order(made.steps, made.cycles)
+    problems = list(refusals(turns, made.cycles, tree, folder))
+    if problems:
+        raise PlanError(
+            f"{made.name}: {len(problems)} problem{'s' * (len(problems) > 1)}\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+    assert made.family is not None
+    base = locate(tree.get("source", {}), beside=folder, given=settings.base, offline=settings.offline)
+    open_folder(base)  # a broken base is found before anything is written
+    job = _Job(recipe=authored, family=made.family, folder=folder, base=base, out=out, settings=settings)
+    return job.run(turns)
+
+
+def order(steps: tuple[Step, ...], cycles: int) -> list[Turn]:
+    """The stages in the order they run: what prepares, then the cycles of what transforms, then what ships."""
+    repeating = [step for step in steps if step.stage and step.stage.repeats]
+    first = steps.index(repeating[0]) if repeating else len(steps)
+    before = [step for step in steps[:first] if step not in repeating]
+    after = [step for step in steps[first:] if step not in repeating]
+    turns = [Turn(step=step, cycle=0, cycles=cycles) for step in before]
+    turns += [Turn(step=step, cycle=cycle, cycles=cycles) for cycle in range(cycles) for step in repeating]
+    return turns + [Turn(step=step, cycle=0, cycles=cycles) for step in after]
+
+
+def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """What a plan does not see and a forge cannot do, each with its place."""
+    for step in {turn.step.pointer: turn.step for turn in turns}.values():
+        assert step.stage is not None
+        if step.stage.run is None:
+            yield f"#{step.pointer}: {step.type!r} can be planned and verified, and is not forged by this version"
+            continue
+        if cycles > 1 and step.type == "expert-prune":
+            yield f"#{step.pointer}: 'expert-prune' keeps a fixed number, which {cycles} cycles cannot reach twice"
+        for kind, name in step.stage.names(step.params):
+            yield from _unknown(step.pointer, kind, name)
+        for name in step.stage.corpora(step.params):
+            try:
+                corpus_file(tree, name, folder)
+            except CorpusError as error:
+                yield f"#{step.pointer}: {error.what}" + (f"; {error.hint}" if error.hint else "")
+
+
+def _unknown(pointer: str, kind: str, name: str) -> Iterator[str]:
+    from forgekit.benchmarks import BENCHMARKS, find_benchmark
+    from forgekit.metrics import METRICS
+    from forgekit.metrics.heads import HEAD_METRICS
+
+    if kind == "benchmark" and find_benchmark(name) is None:
+        yield f"#{pointer}: no benchmark is named {name!r} ({', '.join(BENCHMARKS)})"
+    registry: Any = {"metric": METRICS, "head metric": HEAD_METRICS}.get(kind)
+    if registry is not None and name not in registry:
+        yield f"#{pointer}: no {kind} is named {name!r} ({', '.join(registry)})"
+
+
+def corpus_file(tree: Mapping[str, Any], name: str, folder: Path) -> Path:
+    """The file of a corpus a recipe names, its hash checked.
+
+    A corpus is named by the id of a row of ``calibrationCorpora``, by the name of ``calibrationCorpus`` or
+    ``perplexityCorpus``, or by the path such a row has.
+
+    Raises:
+        CorpusError: it is not pinned, is missing, leaves the recipe's folder, or has another hash.
+    """
+    if not name:
+        raise CorpusError(
+            "the stage needs a corpus and names none", hint="name one, with its path and sha256 in calibrationCorpora"
+        )
+    rows = [row for row in tree.get("calibrationCorpora") or () if isinstance(row, Mapping)]
+    rows += [row for key in ("calibrationCorpus", "perplexityCorpus") if isinstance(row := tree.get(key), Mapping)]
+    row = next((row for row in rows if name in (row.get("id"), row.get("name"), row.get("path"))), None)
+    path_text = row.get("path") if row else name
+    if not isinstance(path_text, str):
+        raise CorpusError(f"corpus {name!r} has no path", hint="give its row in calibrationCorpora a path")
+    if not is_plain_relative(path_text):
+        raise CorpusError(f"the path {path_text!r} of corpus {name!r} leaves the recipe's folder")
+    path = folder / path_text
+    if not path.is_file():
+        raise CorpusError(f"corpus {name!r} is not at {path}")
+    found = sha256_file(path)
+    recorded = (row.get("sha256") or row.get("contentHash")) if row else None
+    if recorded is None:
+        raise CorpusError(
+            f"corpus {name!r} is not pinned by a hash", hint=f'record "sha256": "{found.hex}" in calibrationCorpora'
+        )
+    if str(recorded).removeprefix("sha256:") != found.hex:
+        raise CorpusError(f"corpus {name!r} is {found.short} and the recipe pins {str(recorded)[:23]}")
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    recipe: Alloy
+    family: Family
+    folder: Path
+    base: Path
+    out: Path
+    settings: Settings
+
+    def run(self, turns: list[Turn]) -> Forged:
+        self._take_out()
+        workshop = self.out / WORKSHOP
+        base_hash = self._base_hash(workshop)
+        state = _State(weights=self.base, hash=base_hash)
+        measured = [self._perplexity(state, "base")]
+        for number, turn in enumerate(turns, 1):
+            state = self._turn(state, turn, number, len(turns), workshop)
+            last_of_cycle = number == len(turns) or turns[number].cycle != turn.cycle
+            if turn.cycles > 1 and turn.step.stage and turn.step.stage.repeats and last_of_cycle:
+                measured.append(self._perplexity(state, f"cycle {turn.cycle + 1}"))
+                self._halt_on_regression(measured, turn.cycle + 1)
+        if state.weights != self.base:
+            measured.append(self._perplexity(state, "final"))
+        return self._finish(state, base_hash, [value for value in measured if value is not None])
+
+    def _take_out(self) -> None:
+        """Make sure the folder is ours: empty, or an unfinished or finished forge of this very recipe."""
+        mark = self.out / WORKSHOP / "recipe.json"
+        key = sha256(self.recipe.data).hex
+        if self.out.exists() and not self.out.is_dir():
+            raise CheckpointError("there is a file where the artifact should go", where=str(self.out))
+        there = sorted(path.name for path in self.out.iterdir()) if self.out.is_dir() else []
+        if there and not mark.is_file():
+            raise CheckpointError(
+                f"the folder is not empty ({', '.join(there[:3])})", where=str(self.out), hint="name a new folder"
+            )
+        if mark.is_file():
+            said = mark.read_text("utf-8").strip()
+            if said != key:
+                raise CheckpointError(
+                    "the folder holds an unfinished forge of another recipe",
+                    where=str(self.out),
+                    hint="name a new folder, or delete this one",
+                )
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        write_text(mark, key + "\n")
+
+    def _base_hash(self, workshop: Path) -> str:
+        """The base's modelHash; hashing is not repeated for files that have kept size and time."""
+        checkpoint = open_folder(self.base)
+        stamp = [[n, s, (self.base / n).stat().st_mtime_ns] for n, s in sorted(checkpoint.files.items())]
+        memo = workshop / "base.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(memo.read_text("utf-8"))
+            if known["stamp"] == stamp and known["folder"] == str(self.base.resolve()):
+                return str(known["hash"])
+        self.settings.tell(0, 0, "base", "hashing")
+        hashes = {name: sha256_file(self.base / name).hex for name in checkpoint.files}
+        found = str(hash_of(hashes))
+        write_text(memo, json.dumps({"folder": str(self.base.resolve()), "stamp": stamp, "hash": found}) + "\n")
+        return found
+
+    def _turn(self, state: _State, turn: Turn, number: int, count: int, workshop: Path) -> _State:
+        stage = turn.step.stage
+        assert stage is not None
+        assert stage.run is not None
+        key = self._key(state, turn)
+        final = workshop / f"{number:02d}-{turn.step.type}"
+        done = load(final, key)
+        resumed = done is not None
+        if done is None:
+            self.settings.tell(number, count, turn.step.type, "running")
+            done = self._perform(
+                state, turn, key, final, lambda what: self.settings.tell(number, count, turn.step.type, what)
+            )
+        after = replace(state, at_hand=dict(state.at_hand), done=[*state.done, (turn, done)])
+        after.resumed += resumed
+        after.at_hand.update({kind: done.folder / path for kind, path in done.files.items()})
+        if done.weights:
+            after.weights, after.hash = done.folder, str(done.model_hash)
+        return after
+
+    def _key(self, state: _State, turn: Turn) -> str:
+        """A hash of everything a stage depends on: with the same key, what it wrote can be used again."""
+        stage = turn.step.stage
+        assert stage is not None
+        assert turn.step.params is not None
+        tree = {
+            "code": code_hash(),
+            "stage": turn.step.params.tree(),
+            "share": turn.share,
+            "source": state.hash,
+            "config": sha256_file(state.weights / "config.json").hex,
+            "atHand": {kind: sha256_file(path).hex for kind, path in sorted(state.at_hand.items())},
+            "corpora": [sha256_file(self._corpus(name)).hex for name in stage.corpora(turn.step.params)],
+            "settings": [self.settings.device, self.settings.threads, self.settings.seed, self.settings.prove],
+        }
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+    def _perform(self, state: _State, turn: Turn, key: str, final: Path, tell: Callable[[str], None]) -> Done:
+        stage = turn.step.stage
+        assert stage is not None
+        assert stage.run is not None
+        partial = final.with_name(final.name + ".partial")
+        marker = partial / ".key"
+        if partial.exists() and (not marker.is_file() or marker.read_text("utf-8") != key):
+            shutil.rmtree(partial)
+        partial.mkdir(exist_ok=True)
+        write_text(marker, key)
+        work = Work(
+            params=turn.step.params,
+            family=self.family,
+            fact=turn.step.fact,
+            source=state.weights,
+            source_hash=state.hash,
+            out=partial,
+            at_hand=state.at_hand,
+            recipe=self.recipe.tree,
+            corpus=self._corpus,
+            model=self._model,
+            share=turn.share,
+            seed=self.settings.seed,
+            threads=self.settings.threads,
+            device=self.settings.device,
+            progress=self.settings.progress,
+        )
+        try:
+            with _threads(self.settings.threads):
+                outcome = stage.run(work)
+                if outcome.weights:
+                    tell("checking")
+                notes = dict(outcome.notes) | self._shown(state, turn, outcome, partial, tell)
+        except (ForgeError, OSError) as error:
+            raise _in_stage(error, turn) from error
+        except MemoryError as error:
+            raise CheckpointError("there is not enough memory", where=f"#{turn.step.pointer}") from error
+        marker.unlink()
+        shutil.rmtree(partial / ".offload", ignore_errors=True)
+        files = {kind: path.relative_to(partial).as_posix() for kind, path in outcome.files.items()}
+        done = Done(
+            key=key, folder=partial, weights=outcome.weights, files=files, hashes=hash_folder(partial), notes=notes
+        )
+        return save(partial, final, done)
+
+    def _shown(
+        self, state: _State, turn: Turn, outcome: Outcome, made: Path, tell: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """What the forge checks after a stage: towers untouched, the result loads, the surgery is what it says."""
+        if not outcome.weights:
+            return {}
+        shown: dict[str, Any] = {}
+        towers = self.family.fact(Towers)
+        if towers:
+            before, after = tower_digest(state.weights, towers), tower_digest(made, towers)
+            if before != after:
+                raise ProofError(
+                    f"the stage changed parameters under {', '.join(towers.untouchable)}, which no stage may",
+                    where=f"#{turn.step.pointer}",
+                )
+            shown["towers"] = {"sha256": after, "untouched": True}
+        if not any(path.suffix == ".safetensors" for path in made.iterdir()):
+            return shown
+        if not self.settings.prove:
+            shown["proof"] = {"skipped": "the forge was run with --no-proof"}
+            return shown
+        if outcome.surgery is not None:
+            tell("proving")
+            from forgekit.forge.proof import prove
+
+            proof = prove(state.weights, made, self.family, outcome.surgery)
+            shown["proof"] = proof.record()
+            if proof.refuted:
+                raise ProofError("the surgery proof failed: " + "; ".join(proof.refuted), where=f"#{turn.step.pointer}")
+        else:
+            shown["reload"] = reload(made, self.family)
+        return shown
+
+    def _corpus(self, name: str) -> Path:
+        return corpus_file(self.recipe.tree, name, self.folder)
+
+    def _model(self, name: str) -> Path:
+        source = self.recipe.tree.get("source", {})
+        if name in (source.get("baseModel"), "base"):
+            return self.base
+        return locate({"baseModel": name}, beside=self.folder, offline=self.settings.offline)
+
+    def _perplexity(self, state: _State, what: str) -> dict[str, Any] | None:
+        """Perplexity on the recipe's ``perplexityCorpus``; None where it names none."""
+        row = self.recipe.tree.get("perplexityCorpus")
+        if not isinstance(row, Mapping):
+            return None
+        path = self._corpus(str(row.get("name") or row.get("path")))
+        memo = self.out / WORKSHOP / f"perplexity-{state.hash[7:23]}.json"
+        key = [state.hash, sha256_file(path).hex, self.settings.threads, self.settings.device, code_hash()]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(memo.read_text("utf-8"))
+            if known["key"] == key:
+                return dict(known["found"]) | {"of": what}
+        self.settings.tell(0, 0, "perplexity", what)
+        found = measure_perplexity(state.weights, self.family, path, self.settings)
+        write_text(memo, json.dumps({"key": key, "found": found}) + "\n")
+        return found | {"of": what}
+
+    def _halt_on_regression(self, measured: list[dict[str, Any] | None], cycle: int) -> None:
+        """Stop where a cycle has made the model much worse: over a tenth, and over one whole point."""
+        known = [row["perplexity"] for row in measured if row is not None]
+        if len(known) < 2:
+            return
+        before, now = known[-2:]
+        if now > HALT_RATIO * before and now - before > HALT_RISE:
+            report = {
+                "halted_at_cycle": cycle,
+                "cycle_ppls": known,
+                "regression_ratio": now / before,
+                "regression_absolute": now - before,
+                "threshold_ratio": HALT_RATIO,
+                "threshold_absolute": HALT_RISE,
+                "model": self.recipe.at("/source/baseModel"),
+            }
+            write_text(self.out / WORKSHOP / "REGRESSION_HALT.json", json.dumps(report, indent=2) + "\n")
+            raise ProofError(
+                f"cycle {cycle} raised perplexity from {before:.4g} to {now:.4g}: the forge stops here",
+                where=str(self.out / WORKSHOP / "REGRESSION_HALT.json"),
+                hint="cut less per cycle, or train longer",
+            )
+
+    def _finish(self, state: _State, base_hash: str, measured: list[dict[str, Any]]) -> Forged:
+        """Lay the artifact out, and write its alloy when everything else stands."""
+        for path in sorted(state.weights.iterdir()):
+            if path.is_file() and is_model_file(path.name):
+                link_or_copy(path, self.out / path.name)
+        final = next((done for _, done in reversed(state.done) if done.weights), None)
+        if final is not None:
+            hashes = {path: value for path, value in final.hashes.items() if is_weight(path)}
+        else:
+            hashes = {path: sha256_file(self.out / path).hex for path in open_folder(self.base).files}
+        rows, benchmarks = self._stage_rows(state, base_hash)
+        environment_tree = environment(threads=self.settings.threads, device=self.settings.device)
+        environment_tree["seed"] = self.settings.seed
+        written = json.dumps(environment_tree, indent=2).encode() + b"\n"
+        (self.out / SIDECARS).mkdir(exist_ok=True)
+        write_bytes(self.out / SIDECARS / "environment.json", written)
+        self._copy_corpora()
+        tree = self._document(
+            hashes=hashes,
+            rows=rows,
+            benchmarks=benchmarks,
+            measured=measured,
+            base_hash=base_hash,
+            environment_hash=sha256(written),
+        )
+        name = f"{_slug(str(tree.get('name') or 'artifact'))}.alloy.json"
+        sync_folder(self.out)
+        write_bytes(self.out / name, alloys.write(tree))
+        if not self.settings.keep:
+            shutil.rmtree(self.out / WORKSHOP, ignore_errors=True)
+        return Forged(
+            folder=self.out,
+            alloy=self.out / name,
+            model_hash=hash_of(hashes),
+            stages=tuple(rows),
+            resumed=state.resumed,
+        )
+
+    def _stage_rows(self, state: _State, base_hash: str) -> tuple[list[Mapping[str, Any]], list[Any]]:
+        """A record per stage that ran, with the evidence it left laid out; and the benchmark rows among them."""
+        rows: list[Mapping[str, Any]] = []
+        benchmarks: list[Any] = []
+        came_from = base_hash
+        for number, (turn, done) in enumerate(state.done, 1):
+            stage = turn.step.stage
+            assert stage is not None
+            evidence = {}
+            for path, value in sorted(done.hashes.items()):
+                if is_model_file(path):
+                    continue
+                place = path if path.startswith("eval/") else f"{SIDECARS}/{number:02d}-{turn.step.type}/{path}"
+                (self.out / place).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(done.folder / path, self.out / place)
+                evidence[place] = value
+            notes = dict(done.notes)
+            benchmarks += notes.pop("benchmarks", [])
+            gone_to = str(done.model_hash) if done.weights else came_from
+            rows.append(
+                {
+                    "stage": int(turn.step.pointer.rsplit("/", 1)[1]),
+                    "cycle": turn.cycle,
+                    "type": turn.step.type,
+                    "inputHash": came_from,
+                    "outputHash": gone_to,
+                    "reproducibility": stage.reproducibility,
+                    "files": [{"filename": path, "sha256": value} for path, value in evidence.items()],
+                    **notes,
+                }
+            )
+            came_from = gone_to
+        return rows, benchmarks
+
+    def _copy_corpora(self) -> None:
+        """What a result depends on travels with it."""
+        rows = [row for row in self.recipe.tree.get("calibrationCorpora") or () if isinstance(row, Mapping)]
+        rows += [
+            row
+            for key in ("calibrationCorpus", "perplexityCorpus")
+            if isinstance(row := self.recipe.tree.get(key), Mapping)
+        ]
+        for row in rows:
+            path = row.get("path")
+            if isinstance(path, str) and is_plain_relative(path) and (self.folder / path).is_file():
+                (self.out / path).parent.mkdir(parents=True, exist_ok=True)
+                copy_file(self.folder / path, self.out / path)
+
+    def _document(
+        self,
+        *,
+        hashes: Mapping[str, str],
+        rows: list[Mapping[str, Any]],
+        benchmarks: list[Any],
+        measured: list[dict[str, Any]],
+        base_hash: str,
+        environment_hash: Digest,
+    ) -> dict[str, Any]:
+        results: dict[str, Any] = {"completedAt": _now()}
+        if len(measured) > 1:
+            first, last = measured[0], measured[-1]
+            results["baselinePerplexity"] = first["perplexity"]
+            results["finalPerplexity"] = last["perplexity"]
+            results["improvementPct"] = round((1 - last["perplexity"] / first["perplexity"]) * 100, 1)
+            results["perplexity"] = measured
+        if any(path.endswith(".safetensors") for path in hashes):
+            count = sum(p.tensor.count for p in open_folder(self.out).tensors.values())
+            results["forgedParamsB"] = round(count / 1e9, 6)
+        if benchmarks:
+            results["benchmarks"] = benchmarks
+        results["stages"] = rows
+        results["integrity"] = {
+            "trustLevel": "self-attested",
+            "code": {
+                "runner": "forgekit",
+                "version": __version__,
+                "binaryHash": code_hash(),
+                "environment": f"{SIDECARS}/environment.json",
+                "environmentHash": str(environment_hash),
+            },
+            "baseModelHash": base_hash,
+            "modelHash": str(hash_of(hashes)),
+            "fileHashes": [
+                {"filename": path, "sha256": value, "size": (self.out / path).stat().st_size}
+                for path, value in sorted(hashes.items())
+            ],
+            "companionHashes": [
+                {"filename": path.name, "sha256": sha256_file(path).hex, "size": path.stat().st_size}
+                for path in sorted(self.out.iterdir())
+                if path.name in MODEL_FILES and path.is_file()
+            ],
+        }
+        return {**self.recipe.tree, "results": results}
+
+
+def tower_digest(folder: Path, towers: Towers) -> str:
+    """SHA-256 over name, a zero byte and the bytes of every parameter no stage may change, in name order."""
+    checkpoint = open_folder(folder)
+    state = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        if name.startswith(towers.untouchable):
+            state.update(name.encode() + b"\0")
+            state.update(checkpoint.read(name))
+    return state.hexdigest()
+
+
+def reload(folder: Path, family: Family) -> dict[str, str]:
+    """Load what was written with stock transformers, where it fits here.
+
+    Raises:
+        CheckpointError: it does not load, or not every tensor finds its place.
+    """
+    from forgekit.errors import MachineError
+    from forgekit.models.loading import load as load_model
+
+    try:
+        model = load_model(folder, family).require_sound(folder)
+    except MachineError as error:
+        return {"verdict": "unchecked", "reason": error.what}
+    return {"verdict": "confirmed", "reason": f"stock transformers places every tensor ({model.strategy.kind})"}
+
+
+def measure_perplexity(folder: Path, family: Family, corpus: Path, settings: Settings) -> dict[str, Any]:
+    """Perplexity of a checkpoint on a corpus, and what it was taken over."""
+    from forgekit.models.corpus import batches, encode, pad_id, read_texts
+    from forgekit.models.loading import load as load_model
+    from forgekit.models.loading import tokenizer
+    from forgekit.models.measuring import perplexity
+
+    with _threads(settings.threads):
+        words = tokenizer(folder)
+        encoded = encode(words, read_texts(corpus), 2048)
+        model = load_model(folder, family, device=settings.device).require_sound(folder)
+        found = perplexity(model, batches(encoded, 8, pad_id(words)))
+    return {"perplexity": float(f"{found.value:.6g}"), "tokens": found.tokens, "texts": len(encoded)}
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Fixed threads and kernels for whatever torch does; nothing where torch is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        yield
+        return
+    from forgekit.models.training import fixed_threads
+
+    with fixed_threads(count):
+        yield
+
+
+def _in_stage(error: ForgeError | OSError, turn: Turn) -> ForgeError:
+    """The same error, saying which stage it came from."""
+    if isinstance(error, ForgeError):
+        error.where = f"#{turn.step.pointer} ({turn.step.type})" + (f", {error.where}" if error.where else "")
+        return error
+    return CheckpointError(
+        error.strerror or str(error),
+        where=f"#{turn.step.pointer} ({turn.step.type}), {error.filename or ''}".rstrip(", "),
+    )
+
+
+def _now() -> str:
+    """The time, to the second, or the one SOURCE_DATE_EPOCH gives."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = time.gmtime(int(epoch)) if epoch and epoch.isdecimal() else time.gmtime()
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", moment)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".-") or "artifact"

@@ -1,0 +1,251 @@
+"""Run a recipe again and grade what comes out against what was published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from forgekit.alloy import Alloy
+from forgekit.checkpoint.difference import compare
+from forgekit.checkpoint.opening import open_folder
+from forgekit.checkpoint.writing import copy_file
+from forgekit.errors import ForgeError, SourceError
+from forgekit.forge.environment import environment
+from forgekit.forge.executor import Forged, Settings, forge
+from forgekit.forge.lineage import stages_of
+from forgekit.sources import Source
+
+Grade = Literal["bitwise", "tensor-equal", "within-band", "behaviour-equal", "diverged", "inconclusive"]
+OVERLAP = 0.9  # least share of kept experts that two profiles of one corpus must agree on
+DRIFT = 0.1  # largest difference of two trainings' adapters, against the size of the published one
+BEHAVIOUR = 0.05  # largest root mean square difference of logits, against the published model's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reforged:
+    """How a re-forge compares with what was published.
+
+    Attributes:
+        grade: ``bitwise``: the same modelHash. ``tensor-equal``: the same tensors in other files.
+            ``within-band``: a stage that is not exact differs by no more than its class allows, and everything after
+            it follows from that. ``behaviour-equal``: other tensors, nearly the same logits. ``diverged``: none of
+            these. ``inconclusive``: what would decide is not here.
+        stage: the first stage whose output differs, as ``number (type)``.
+        tensor: the first tensor that differs, and where.
+        same_machine: whether versions, processor, device and threads are the published ones.
+    """
+
+    grade: Grade
+    reason: str
+    published: str
+    observed: str
+    stage: str = ""
+    tensor: str = ""
+    same_machine: bool | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the recipe gives the published model; None where that was not decided."""
+        if self.grade == "inconclusive":
+            return None
+        return self.grade != "diverged"
+
+
+def again(
+    alloy: Alloy, artifact: Source, *, beside: Path, folder: Path, settings: Settings | None = None
+) -> tuple[Reforged, Forged]:
+    """Forge again with the published seed and threads, and compare.
+
+    Args:
+        beside: the folder the recipe's paths start from, where its corpora are.
+        folder: where to forge; it may hold an unfinished attempt.
+
+    Raises:
+        ForgeError: the recipe cannot be run here.
+    """
+    recorded = published_environment(artifact)
+    asked = settings or Settings(offline=True)
+    threads, seed = recorded.get("threads"), recorded.get("seed")
+    asked = replace(
+        asked,
+        threads=threads if isinstance(threads, int) else asked.threads,
+        seed=seed if isinstance(seed, int) else asked.seed,
+    )
+    made = forge(alloy, folder / "again", asked, beside=beside)
+    here = environment(threads=asked.threads, device=asked.device) | {"seed": asked.seed}
+    return grade(alloy, artifact, made, same_machine=here == recorded if recorded else None), made
+
+
+def fetch_inputs(alloy: Alloy, artifact: Source, scratch: Path) -> Path:
+    """The folder a recipe's paths start from: the artifact's own, or one with its corpora fetched into it.
+
+    Raises:
+        SourceError: a corpus is missing or cannot be fetched.
+    """
+    root = getattr(artifact, "root", None)
+    if isinstance(root, Path):
+        return root
+    rows = [row for row in alloy.at("/calibrationCorpora") or () if isinstance(row, Mapping)]
+    rows += [row for key in ("/calibrationCorpus", "/perplexityCorpus") if isinstance(row := alloy.at(key), Mapping)]
+    folder = scratch / "inputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        path = row.get("path")
+        if isinstance(path, str):
+            local = artifact.fetch(path)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            copy_file(local, folder / path)
+    return folder
+
+
+def grade(  # noqa: PLR0911 - one per grade and reason
+    alloy: Alloy, artifact: Source, made: Forged, *, same_machine: bool | None
+) -> Reforged:
+    """Compare a finished re-forge with what was published."""
+    published = str(alloy.at("/results/integrity/modelHash"))
+    common: dict[str, Any] = {
+        "published": published,
+        "observed": str(made.model_hash),
+        "same_machine": same_machine,
+    }
+    if published == str(made.model_hash):
+        return Reforged(grade="bitwise", reason="the recipe gives the published bytes", **common)
+    rows = list(stages_of(alloy.tree))
+    blamed = _first_different(rows, made.stages)
+    common["stage"] = f"{blamed['stage']} ({blamed['type']})" if blamed else ""
+    difference = _weights(artifact, made)
+    if difference == "":
+        return Reforged(grade="tensor-equal", reason="the same tensors, in other files", **common)
+    common["tensor"] = difference or ""
+    if blamed is None:
+        reason = "the published alloy records no stages, so no stage can be blamed"
+        return Reforged(grade="diverged" if difference else "inconclusive", reason=reason, **common)
+    kind = blamed.get("reproducibility")
+    if kind == "exact":
+        return Reforged(grade="diverged", reason=f"stage {common['stage']} is exact and gave other bytes", **common)
+    if kind == "exact-here" and same_machine:
+        reason = f"stage {common['stage']} is exact on this machine, and gave other bytes"
+        return Reforged(grade="diverged", reason=reason, **common)
+    band = _band(blamed, artifact, made)
+    if band is not None:
+        inside, said = band
+        if inside:
+            return Reforged(grade="within-band", reason=said, **common)
+    else:
+        said = f"what stage {common['stage']} left is not here to compare"
+    alike = _behaviour(artifact, made, alloy)
+    if alike is not None and alike <= BEHAVIOUR:
+        return Reforged(grade="behaviour-equal", reason=f"{said}; logits differ by {alike:.2%}", **common)
+    if band is None and alike is None:
+        return Reforged(grade="inconclusive", reason=said, **common)
+    return Reforged(
+        grade="diverged", reason=said + (f"; logits differ by {alike:.2%}" if alike is not None else ""), **common
+    )
+
+
+def published_environment(artifact: Source) -> dict[str, Any]:
+    """What the artifact says it was forged on; empty where it does not say."""
+    try:
+        tree = json.loads(artifact.fetch("forge/environment.json").read_text("utf-8"))
+    except (SourceError, OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _first_different(
+    published: list[Mapping[str, Any]], made: tuple[Mapping[str, Any], ...]
+) -> Mapping[str, Any] | None:
+    """The first stage that gave something else: other weights, or another measurement that later stages used."""
+    for old, new in zip(published, made, strict=False):
+        if old.get("outputHash") != new.get("outputHash") or _hashes(old) != _hashes(new):
+            return old
+    return None
+
+
+def _hashes(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        str(entry.get("filename")): entry.get("sha256")
+        for entry in row.get("files") or ()
+        if isinstance(entry, Mapping) and not str(entry.get("filename")).startswith("eval/")
+    }
+
+
+def _weights(artifact: Source, made: Forged) -> str | None:
+    """The first difference of the weights, empty where there is none; None where the published ones are not local."""
+    root = getattr(artifact, "root", None)
+    if not isinstance(root, Path):
+        return None
+    try:
+        found = compare(open_folder(root), open_folder(made.folder))
+    except ForgeError:
+        return None
+    return str(found.differences[0]) if found.differences else ""
+
+
+def _band(row: Mapping[str, Any], artifact: Source, made: Forged) -> tuple[bool, str] | None:
+    """Whether a stage that is not exact differs by no more than it may; None where its evidence is not here."""
+    for path in sorted(_hashes(row)):
+        name = path.rsplit("/", 1)[-1]
+        try:
+            if name.startswith("importance."):
+                return _profiles(artifact.fetch(path), made.folder / path, made)
+            if name == "adapter.safetensors":
+                size = artifact.listing()[path].size or 0
+                return _adapters(artifact.read_range(path, 0, size), made.folder / path)
+        except (SourceError, OSError, KeyError, ValueError):
+            return None
+    return None
+
+
+def _profiles(published: Path, observed: Path, made: Forged) -> tuple[bool, str]:
+    """Profiles agree where the experts they would keep do."""
+    from forgekit.metrics import select
+
+    old, new = (json.loads(path.read_text("utf-8"))["scores"] for path in (published, observed))
+    keep = next((int(row["expertsKeptPerLayer"]) for row in made.stages if "expertsKeptPerLayer" in row), 0)
+    shares = []
+    for layer, scores in old.items():
+        count = keep or max(len(scores) // 2, 1)
+        shares.append(len(set(select(scores, count)) & set(select(new[layer], count))) / count)
+    least = min(shares)
+    said = f"the two profiles agree on at least {least:.1%} of the experts to keep in every layer"
+    return least >= OVERLAP, said
+
+
+def _adapters(published: bytes, observed: Path) -> tuple[bool, str]:
+    """Trainings agree where their adapters' products do."""
+    import numpy as np
+
+    from forgekit.models.training import SETTINGS, parse_adapter
+
+    about = json.loads((observed.parent / SETTINGS).read_text("utf-8"))
+    old, _ = parse_adapter(published, about, "published")
+    new, _ = parse_adapter(observed.read_bytes(), about, str(observed))
+    if set(old) != set(new):
+        return False, "the two trainings adapted different modules"
+    apart = sum(float(np.square(old[n][1] @ old[n][0] - new[n][1] @ new[n][0]).sum()) for n in old)
+    size = sum(float(np.square(old[n][1] @ old[n][0]).sum()) for n in old)
+    drift = (apart / size) ** 0.5 if size else float(apart > 0)
+    return drift <= DRIFT, f"the two trainings' updates differ by {drift:.2%} of the published one's size"
+
+
+def _behaviour(artifact: Source, made: Forged, alloy: Alloy) -> float | None:
+    """Root mean square difference of probe logits, against the published model's; None where it cannot be run."""
+    from forgekit.families import FAMILIES
+    from forgekit.forge.proof import logits
+    from forgekit.models.loading import load
+
+    root = getattr(artifact, "root", None)
+    if not isinstance(root, Path):
+        return None
+    try:
+        family = FAMILIES[str(alloy.at("/source/architecture"))]
+        old, new = (logits(load(folder, family)) for folder in (root, made.folder))
+    except (ForgeError, RuntimeError):
+        return None
+    if old.shape != new.shape:
+        return None
+    return float((old - new).pow(2).mean().sqrt() / old.pow(2).mean().sqrt())
