@@ -30,7 +30,7 @@ RANGE = re.compile(r"\{(\d+)-(\d+)\}")
 WEIGHT = bytes((byte & 0x80) | (0x3B + (byte & 3)) for byte in range(256))
 SCALE = bytes([0x3F] * 256)
 IS_SCALE = re.compile(r"norm\w*\.weight$|ln_q\.weight$|ln_post\.weight$|\.norm1\.weight$|\.norm2\.weight$")
-WORDS = (
+WORDS = [
     "the",
     "of",
     "and",
@@ -111,7 +111,7 @@ WORDS = (
     "quant",
     "hash",
     "proof",
-)
+]
 VOCABULARY = 512
 SPECIAL = ("<|bos|>", "<|endoftext|>", "<|pad|>")
 

@@ -99,7 +99,7 @@ class Derived(Checkpoint):
         return self.read(name)[start : start + size]
 
     @property
-    def config_text(self) -> str:  # type: ignore[override]
+    def config_text(self) -> str:
         return self.text
 
 
