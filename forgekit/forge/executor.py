@@ -445,6 +445,9 @@ class _Job:
         else:
             hashes = {path: sha256_file(self.out / path).hex for path in open_folder(self.base).files}
         rows, benchmarks = self._stage_rows(state, base_hash)
+        for _, done in state.done:
+            if not done.weights:
+                hashes |= {path: value for path, value in done.hashes.items() if is_weight(path)}
         environment_tree = environment(threads=self.settings.threads, device=self.settings.device)
         environment_tree["seed"] = self.settings.seed
         written = json.dumps(environment_tree, indent=2).encode() + b"\n"
@@ -482,9 +485,10 @@ class _Job:
             assert stage is not None
             evidence = {}
             for path, value in sorted(done.hashes.items()):
-                if is_model_file(path):
+                if done.weights and is_model_file(path):
                     continue
-                place = path if path.startswith("eval/") else f"{SIDECARS}/{number:02d}-{turn.step.type}/{path}"
+                shipped = path.startswith("eval/") or "quantised" in stage.produces
+                place = path if shipped else f"{SIDECARS}/{number:02d}-{turn.step.type}/{path}"
                 (self.out / place).parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(done.folder / path, self.out / place)
                 evidence[place] = value

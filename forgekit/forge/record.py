@@ -52,8 +52,8 @@ def hash_of(hashes: Mapping[str, str]) -> Digest:
 
 
 def is_weight(path: str) -> bool:
-    """Whether a file is a part of the model itself: a weight file at the artifact's root."""
-    return "/" not in path and path.endswith(WEIGHTS) and path != ADAPTER
+    """Whether a file holds weights of the model itself, and not of an adapter that was merged into it."""
+    return path.endswith(WEIGHTS) and path.rsplit("/", 1)[-1] != ADAPTER
 
 
 def is_model_file(path: str) -> bool:

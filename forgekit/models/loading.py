@@ -75,6 +75,7 @@ def load(
     strategy: Strategy | None = None,
     attention: str | None = None,
     experts: str | None = None,
+    four_bit: str = "nf4",
 ) -> Loaded:
     """Load a checkpoint with the class its config names. Remote code is never run, pickles are never read.
 
@@ -83,6 +84,7 @@ def load(
         strategy: how to load; chosen from sizes where None.
         attention: implementation, as transformers names it.
         experts: implementation, as transformers names it.
+        four_bit: kind of 4-bit number, ``nf4`` or ``fp4``.
 
     Raises:
         MachineError: a library or device is missing.
@@ -102,7 +104,9 @@ def load(
         options["attn_implementation"] = attention
     if strategy.kind in ("4-bit", "8-bit"):
         need("bitsandbytes", "accelerate")
-        precise = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True} if strategy.kind == "4-bit" else {}
+        precise = (
+            {"bnb_4bit_quant_type": four_bit, "bnb_4bit_use_double_quant": True} if strategy.kind == "4-bit" else {}
+        )
         if precise:
             precise["bnb_4bit_compute_dtype"] = options["dtype"]
         options["quantization_config"] = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]

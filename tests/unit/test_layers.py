@@ -13,14 +13,30 @@ PACKAGE = ROOT / "forgekit"
 ROWS = [
     {"errors", "figures", "findings", "registry", "digest"},
     {"alloy", "checkpoint", "sandbox", "sources"},
-    {"families", "stages", "benchmarks", "domains"},
+    {"families", "metrics", "benchmarks", "tiny", "models", "importance", "surgery", "stages", "domains"},
     {"resolve", "document_schema"},
+    {"forge"},
     {"checks", "verify", "gaps"},
     {"report"},
     {"cli", "pytest_plugin", "suite", "__main__"},
 ]
-# inside a row, only these: a stage names family facts, a domain lists stages, verify walks the checks
+# inside a row, only these: a cut is of a family and can be switched off in a model, a stage chooses what is cut,
+# a domain lists stages, verify walks the checks
 INSIDE = {
+    ("tiny", "families"),
+    ("models", "families"),
+    ("models", "metrics"),
+    ("models", "surgery"),
+    ("metrics", "models"),
+    ("importance", "metrics"),
+    ("surgery", "families"),
+    ("surgery", "metrics"),
+    ("surgery", "models"),
+    ("stages", "benchmarks"),
+    ("stages", "importance"),
+    ("stages", "metrics"),
+    ("stages", "models"),
+    ("stages", "surgery"),
     ("digest", "errors"),
     ("registry", "errors"),
     ("sources", "alloy"),
