@@ -32,6 +32,7 @@ tier1: $(VENV)/.ready-dev
 # Remake _cache/ from its seeds; `git diff --exit-code _cache` then says whether it is still the same bytes.
 catalog: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.support.embedded _cache
+	$(BIN)/python -m tests.support.forged _cache
 
 # Ratios against named peers on this machine; see perf/README.md.
 perf: $(VENV)/.ready-dev

@@ -13,11 +13,11 @@ TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+)')
 Path = tuple[str | int, ...]
 
 
-def set_values(text: str, changes: Mapping[tuple[str, ...], Any] | Mapping[Path, Any], where: str) -> str:
+def set_values(text: str, changes: Mapping[Any, Any], where: str) -> str:
     """``text`` with the values at some paths replaced, and the missing ones added to objects that are there.
 
     Args:
-        changes: a JSON value by path of keys and indices.
+        changes: a JSON value by path, a tuple of keys and indices.
 
     Raises:
         CheckpointError: the object that should hold a value is not there.

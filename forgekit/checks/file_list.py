@@ -26,7 +26,7 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         published = sorted(path for path in evidence.source.listing() if path.endswith(WEIGHTS))
     except SourceError as error:
         return unchecked(claim, error.what)
-    covered = {row.get("filename") for _, row in rows(evidence.alloy)}
+    covered = [row.get("filename") for _, row in rows(evidence.alloy)]
     uncovered = [path for path in published if path not in covered]
     if uncovered:
         reason = f"{', '.join(uncovered)} is published and no hash covers it"

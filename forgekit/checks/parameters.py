@@ -32,7 +32,7 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         return lambda start, size: source.read_range(path, start, size)
 
     try:
-        listed = {row.get("filename") for _, row in objects(evidence.alloy.tree, ROWS)}
+        listed = [row.get("filename") for _, row in objects(evidence.alloy.tree, ROWS)]
         files = {
             path: row.size
             for path, row in source.listing().items()

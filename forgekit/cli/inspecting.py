@@ -82,7 +82,7 @@ def _plan_lines(made: Plan) -> Iterator[str]:
         fact = type(step.fact).__name__ if step.fact else "any model"
         how = step.stage.reproducibility or "writes nothing"
         note = "" if step.forgeable else "  known, not forgeable by this version"
-        yield f"{number:>3}  {step.type:<{width}}  {fact:<16} {how:<14}{note}"
+        yield f"{number:>3}  {step.type:<{width}}  {fact:<16} {how:<14}{note}".rstrip()
         for text in step.notes:
             yield f"     {'':<{width}}  note: {text}"
 

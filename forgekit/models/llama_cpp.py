@@ -15,15 +15,8 @@ folder, pre, *rest = sys.argv[1:]
 sys.path.insert(0, folder)
 sys.path.insert(1, folder + "/gguf-py")
 import conversion.base as base
-known = base.TextModel.get_vocab_base_pre
-def named(self, tokenizer):
-    try:
-        return known(self, tokenizer)
-    except NotImplementedError:
-        if not pre:
-            raise
-        return pre
-base.TextModel.get_vocab_base_pre = named
+if pre:
+    base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
 sys.argv = [folder + "/convert_hf_to_gguf.py", *rest]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -23,7 +23,7 @@ def require(tool: str, module: str) -> str:
     Raises:
         MachineError: it is not.
     """
-    python = interpreter(tool)
+    python, variable = interpreter(tool), f"FORGEKIT_RUNTIME_{tool.upper()}_PYTHON"
     try:
         asked = subprocess.run(  # noqa: S603 - the interpreter is this one or the one the user named
             [python, "-c", f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"],
@@ -32,14 +32,12 @@ def require(tool: str, module: str) -> str:
             timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineError(
-            f"{python} cannot be run: {error}", hint=f"set FORGEKIT_RUNTIME_{tool.upper()}_PYTHON"
-        ) from error
+        raise MachineError(f"{python} cannot be run: {error}", hint=f"set {variable}") from error
     if asked.returncode:
         raise MachineError(
             f"{module} is not installed",
             where=python,
-            hint=f"install it, or set FORGEKIT_RUNTIME_{tool.upper()}_PYTHON",
+            hint=f"install it, or set {variable}",
         )
     return python
 

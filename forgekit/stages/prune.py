@@ -81,6 +81,8 @@ def run(work: Work) -> Outcome:
         overall=params.per_layer_normalized is False,
     )
     removed = sum(map(len, gone.values()))
+    if not removed and work.share < 1:
+        return Outcome(weights=False, notes={"headsRemoved": 0, "reason": f"level {level:g} by now rounds to no head"})
     if not removed:
         raise CheckpointError(
             f"level {level:g} removes no head: {made.heads} heads in {made.kv_heads} groups, "

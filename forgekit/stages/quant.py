@@ -37,7 +37,7 @@ class Params(StageParams):
     format: Literal["gguf", "mlx", "safetensors", "onnx"]
     quant_types: list[str]
     device_targets: list[str] = []
-    pre_tokenizer: str | None = None  # llama.cpp's name for it, where its converter does not know the vocabulary
+    pre_tokenizer: str | None = None  # llama.cpp's name for it; without one its converter must know the vocabulary
 
 
 def problems(given: Given) -> Iterator[str]:

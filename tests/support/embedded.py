@@ -68,6 +68,8 @@ Artifacts that show every verdict on a machine with no network. Made by
 * `forgekit/ember-moe-tiny`: a pruned mixture of experts with all of its evidence.
 * `forgekit/ember-moe-tiny-packaged`: derived from it, with the parent's hash.
 * `forgekit/quiet-dense-tiny`: claims much and publishes little.
+* `minis/…`: an artifact per model family and per kind of stage, really forged, from bases that `forgekit tiny`
+  makes. Their weights are not kept: `forgekit reforge` gives them again, to the byte.
 * `counterexamples/tampered-weights`: one bit of the weights was flipped.
 * `counterexamples/inflated-score`: the score is not the one its samples get.
 * `counterexamples/cheating-samples`: samples that try to fool the scorer.

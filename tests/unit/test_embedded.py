@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import embedded
+from forgekit import alloy
+from forgekit.families import FAMILIES
+from forgekit.stages import STAGES
+from tests.support import embedded, forged
 from tests.support.running import EMBEDDED, forgekit
 
 
@@ -18,7 +21,22 @@ def files(folder: Path):
 def test_the_catalog_is_made_from_its_seeds_to_the_same_bytes(tmp_path):
     embedded.build(tmp_path)
 
-    assert files(tmp_path) == files(EMBEDDED)
+    assert files(tmp_path) == {path: data for path, data in files(EMBEDDED).items() if not path.startswith("minis/")}
+
+
+def test_there_is_a_mini_for_every_recipe_and_it_carries_what_was_authored():
+    assert {path.name for path in (EMBEDDED / "minis").iterdir()} == set(forged.RECIPES)
+    for name in forged.RECIPES:
+        tree = alloy.read_file(EMBEDDED / "minis" / name / f"{name}.alloy.json").tree
+        assert {key: value for key, value in tree.items() if key != "results"} == forged.recipe(name)
+
+
+def test_the_minis_cover_every_family_and_every_stage_that_is_forged():
+    families = {family for family, _, _ in forged.RECIPES.values()}
+    stages = {stage["type"] for _, rows, _ in forged.RECIPES.values() for stage in rows}
+
+    assert families == set(FAMILIES)
+    assert stages >= {name for name, stage in STAGES.items() if stage.run} - {"deploy", "deliver"}
 
 
 @pytest.fixture(scope="module")

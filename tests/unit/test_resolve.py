@@ -45,7 +45,7 @@ def test_an_unsupported_pair_names_both_says_why_and_what_to_use_instead():
     can = ", ".join(supported(FAMILIES["qwen2"]))
     assert text == (
         "#/stages/0: family 'qwen2' cannot do 'expert-prune', which needs Experts: the model is dense: it has no "
-        f"experts. It supports {can}; to shrink, use compact or prune or quant"
+        f"experts. It supports {can}; to shrink, use depth-prune or ffn-prune or prune or quant"
     )
 
 
@@ -141,10 +141,11 @@ def test_a_modality_must_be_one_the_model_has():
 
 
 def test_thresholds_of_compaction_ascend():
+    profile = {"type": "expert-activation-profile", "calibrationCorpus": "embers"}
     stage = {"type": "compact", "deadThreshold": 0.5, "dormantThreshold": 0.1}
 
-    (text,) = texts(planned(source=dense(), stages=[stage]))
-    assert text.startswith("#/stages/0: the thresholds dead, dormant, low, medium, high do not ascend: 0.5, 0.1")
+    (text,) = texts(planned(stages=[profile, stage]))
+    assert text.startswith("#/stages/1: the thresholds dead, dormant, low, medium, high do not ascend: 0.5, 0.1")
 
 
 def test_head_pruning_is_refused_where_heads_share_a_latent_state():
