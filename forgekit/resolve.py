@@ -22,8 +22,8 @@ from forgekit.benchmarks import BENCHMARKS
 from forgekit.domains import DOMAINS, Domain
 from forgekit.errors import PlanError, UnknownNameError
 from forgekit.families import FAMILIES, Family
+from forgekit.head_metrics import HEAD_METRICS
 from forgekit.metrics import METRICS
-from forgekit.metrics.heads import HEAD_METRICS
 from forgekit.registry import Registry
 from forgekit.stages import STAGES, Given, Stage
 

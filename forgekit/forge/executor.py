@@ -163,8 +163,8 @@ def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Pa
 
 def _unknown(pointer: str, kind: str, name: str) -> Iterator[str]:
     from forgekit.benchmarks import BENCHMARKS, find_benchmark
+    from forgekit.head_metrics import HEAD_METRICS
     from forgekit.metrics import METRICS
-    from forgekit.metrics.heads import HEAD_METRICS
 
     if kind == "benchmark" and find_benchmark(name) is None:
         yield f"#{pointer}: no benchmark is named {name!r} ({', '.join(BENCHMARKS)})"

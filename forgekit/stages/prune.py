@@ -9,7 +9,7 @@ from forgekit.alloy.node import Number
 from forgekit.checkpoint.opening import open_folder
 from forgekit.errors import CheckpointError
 from forgekit.families import AttentionHeads
-from forgekit.metrics.heads import HEAD_METRICS
+from forgekit.head_metrics import HEAD_METRICS
 from forgekit.stages import Count, Given, Outcome, Stage, StageParams, Work
 from forgekit.surgery import SIDECAR, perform, write
 from forgekit.surgery.heads import Attention, CutHeads, attention

@@ -71,7 +71,11 @@ DISTIL = {
 }
 VISION = {"type": "modality", "modality": "vision", "encoderModel": "its own"}
 RECIPES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
-    "qwen3-moe-counted": ("qwen3_moe", [*cut_experts("activation_count"), {"type": "package", "format": "safetensors"}], {}),
+    "qwen3-moe-counted": (
+        "qwen3_moe",
+        [*cut_experts("activation_count"), {"type": "package", "format": "safetensors"}],
+        {},
+    ),
     "olmoe-reap": ("olmoe", cut_experts("reap"), {"perplexity": True}),
     "mixtral-aimer": ("mixtral", cut_experts("aimer"), {}),
     "phimoe-gates": ("phimoe", cut_experts("gate_sum"), {}),

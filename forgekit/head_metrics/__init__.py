@@ -36,4 +36,4 @@ class HeadMetric:
     draw: Callable[[int, int, int], float] | None = None
 
 
-HEAD_METRICS = Registry("head_metric", "forgekit.metrics.heads", HeadMetric, hyphens=True)
+HEAD_METRICS = Registry("head_metric", "forgekit.head_metrics", HeadMetric, hyphens=True)

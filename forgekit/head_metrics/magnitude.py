@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from forgekit.head_metrics import HeadMetric
 from forgekit.metrics import exact_moments
-from forgekit.metrics.heads import HeadMetric
 
 
 def weigh(dtype: str, rows: bytes) -> float:

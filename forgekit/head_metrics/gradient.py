@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forgekit.metrics.heads import HeadMetric
+from forgekit.head_metrics import HeadMetric
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from forgekit.metrics.heads import HeadMetric
+from forgekit.head_metrics import HeadMetric
 
 
 def draw(seed: int, layer: int, head: int) -> float:

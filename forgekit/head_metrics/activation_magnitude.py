@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forgekit.metrics.heads import HeadMetric
+from forgekit.head_metrics import HeadMetric
 
 HEAD_METRIC = HeadMetric(
     name="activation-magnitude",
