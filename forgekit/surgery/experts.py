@@ -16,6 +16,9 @@ from forgekit.models.loading import Loaded
 from forgekit.surgery import Kind, inner, listed, numbers, pattern, whole
 
 
+OTHER = "is the recipe's architecture that of this checkpoint?"
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The experts of a checkpoint.
@@ -80,7 +83,7 @@ def mixture(checkpoint: Checkpoint, fact: Experts) -> Mixture:
     settings = inner(checkpoint.config, fact.config, where)
     counts = tuple((*fact.config, key) for key in fact.count_keys if key in settings)
     if not counts:
-        raise CheckpointError(f"the config has none of {', '.join(fact.count_keys)}", where=where)
+        raise CheckpointError(f"the config has none of {', '.join(fact.count_keys)}", where=where, hint=OTHER)
     stated = {whole(settings, path[-1], where) for path in counts}
     if len(stated) > 1:
         said = ", ".join(f"{path[-1]} {settings[path[-1]]!r}" for path in counts)
@@ -91,7 +94,7 @@ def mixture(checkpoint: Checkpoint, fact: Experts) -> Mixture:
         raise CheckpointError(
             f"no tensor is named like {fact.router}",
             where=checkpoint.where,
-            hint="is the recipe's architecture that of this checkpoint?",
+            hint=OTHER,
         )
     made = Mixture(
         checkpoint=checkpoint,
