@@ -7,9 +7,13 @@ VENV ?= .venv
 REPORT ?= build/report
 WORKERS ?= auto
 BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+TOOLS := 'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33' 'diskcache>=5.6,<6'
+LLAMA_VERSION := 0.3.36
+KEPT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/forgekit
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: verify test lint types suite tier1 catalog constraints perf clean
+.PHONY: verify test lint types suite tier1 catalog constraints perf llama clean
 
 verify: $(VENV)/.ready
 	$(BIN)/forgekit verify --all --catalog _cache --html $(REPORT) --title "forgekit: the embedded catalog"
@@ -41,16 +45,37 @@ perf: $(VENV)/.ready-dev
 # Resolve the newest versions that pyproject.toml allows, and pin them all.
 constraints:
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
-	build/resolve/bin/python -m pip --disable-pip-version-check install --quiet '.[dev]'
-	build/resolve/bin/python -m pip freeze --exclude forgekit > constraints.txt
+	build/resolve/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	build/resolve/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH) '.[dev]' $(TOOLS)
+	build/resolve/bin/python -m pip freeze --exclude forgekit | sed 's/+cpu$$//' > constraints.txt
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[score]'
 	touch $@
 
+# torch goes first: whatever comes after it takes the build that is there.
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) --editable '.[dev]'
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[dev]' $(TOOLS)
+	$(MAKE) --no-print-directory llama
+	touch $@
+
+# llama.cpp: its quantiser as a wheel, built once for this machine and kept; its converter from the same archive.
+llama: $(KEPT)/llama-$(LLAMA_VERSION).built
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-index \
+		--find-links $(KEPT) llama-cpp-python==$(LLAMA_VERSION)
+
+$(KEPT)/llama-$(LLAMA_VERSION).built:
+	mkdir -p $(KEPT)/archive
+	$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --no-binary :all: \
+		--dest $(KEPT)/archive llama-cpp-python==$(LLAMA_VERSION)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" $(BIN)/python -m pip --disable-pip-version-check wheel --quiet \
+		--no-deps --no-cache-dir --wheel-dir $(KEPT) $(KEPT)/archive/llama_cpp_python-$(LLAMA_VERSION).tar.gz
+	rm -rf $(KEPT)/llama.cpp && mkdir $(KEPT)/llama.cpp
+	tar -xzf $(KEPT)/archive/llama_cpp_python-$(LLAMA_VERSION).tar.gz -C $(KEPT)/llama.cpp --strip-components=3 \
+		$(foreach part,convert_hf_to_gguf.py conversion gguf-py,llama_cpp_python-$(LLAMA_VERSION)/vendor/llama.cpp/$(part))
+	rm -rf $(KEPT)/archive
 	touch $@
 
 clean:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import forging
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PYTHON = sys.executable
@@ -250,7 +252,7 @@ def _same_verdicts(samples: Path, results: Path, env: dict[str, str]) -> str:
     return f"{same} of {len(theirs)}"
 
 
-SECTIONS = {"plan": plan, "hash": hashing, "score": scoring}
+SECTIONS = {"plan": plan, "hash": hashing, "score": scoring, "prune": forging.prune, "profile": forging.profile}
 HEAD = "| what / peer | forgekit | peer | ratio | goal or note |\n| --- | --- | --- | --- | --- |"
 
 

@@ -132,9 +132,15 @@ class LoraTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RotaryPositions:
-    """Rotary position embedding with a base that can be rescaled to a longer context."""
+    """Rotary position embedding with a base that can be rescaled to a longer context.
+
+    Attributes:
+        methods: ways of rescaling that transformers computes for this family.
+        states_head_dim: whether the config must state ``head_dim`` before transformers can rescale.
+    """
 
     methods: tuple[str, ...] = ("yarn", "ntk", "linear", "dynamic-ntk")
+    states_head_dim: bool = False
     config: tuple[str, ...] = ()
 
 

@@ -34,7 +34,7 @@ FAMILY = Family(
             count_keys=("num_local_experts",),
         ),
         LoraTargets(modules=("q_proj", "k_proj", "v_proj", "o_proj")),
-        RotaryPositions(),
+        RotaryPositions(states_head_dim=True),  # transformers 5.23 multiplies a head_dim that its config leaves None
         TrainingDefaults(by_size=((inf, 200, "5e-5"),)),
     ),
     source="mistralai/Mixtral-8x7B-v0.1: config.json, safetensors index",

@@ -35,7 +35,7 @@ FAMILY = Family(
             count_keys=("num_local_experts",),
         ),
         LoraTargets(modules=("q_proj", "k_proj", "v_proj", "o_proj")),
-        RotaryPositions(),
+        RotaryPositions(methods=("ntk",)),  # transformers 5.23 validates any scaling as longrope
         TrainingDefaults(by_size=((inf, 200, "5e-5"),)),
     ),
     source="microsoft/Phi-3.5-MoE-instruct: config.json, safetensors index; transformers 5.23 modeling_phimoe",

@@ -16,6 +16,7 @@ from forgekit.errors import ForgeError, SourceError
 from forgekit.forge.environment import environment
 from forgekit.forge.executor import Forged, Settings, forge
 from forgekit.forge.lineage import stages_of
+from forgekit.forge.record import hash_folder, hash_of
 from forgekit.sources import Source
 
 Grade = Literal["bitwise", "tensor-equal", "within-band", "behaviour-equal", "diverged", "inconclusive"]
@@ -117,7 +118,7 @@ def grade(  # noqa: PLR0911 - one per grade and reason
     blamed = _first_different(rows, made.stages)
     common["stage"] = f"{blamed['stage']} ({blamed['type']})" if blamed else ""
     difference = _weights(artifact, made)
-    if difference == "":
+    if difference == "" and _published_hash(artifact) == published:
         return Reforged(grade="tensor-equal", reason="the same tensors, in other files", **common)
     common["tensor"] = difference or ""
     if blamed is None:
@@ -171,6 +172,12 @@ def _hashes(row: Mapping[str, Any]) -> dict[str, Any]:
         for entry in row.get("files") or ()
         if isinstance(entry, Mapping) and not str(entry.get("filename")).startswith("eval/")
     }
+
+
+def _published_hash(artifact: Source) -> str | None:
+    """The modelHash of the published files themselves; None where they are not local."""
+    root = getattr(artifact, "root", None)
+    return str(hash_of(hash_folder(root))) if isinstance(root, Path) else None
 
 
 def _weights(artifact: Source, made: Forged) -> str | None:

@@ -384,9 +384,10 @@ def from_float64(values: np.ndarray, dtype: str) -> bytes:
     """The nearest values of a dtype; ties go to the even one."""
     import numpy as np
 
-    if dtype == "F16":
-        return values.astype("<f2").tobytes()
-    single = np.ascontiguousarray(values.astype("<f4"))
+    with np.errstate(over="ignore"):  # too large a value becomes infinite, which whoever asked will look for
+        if dtype == "F16":
+            return values.astype("<f2").tobytes()
+        single = np.ascontiguousarray(values.astype("<f4"))
     if dtype == "F32":
         return single.tobytes()
     # round to odd first, so that rounding twice equals rounding once

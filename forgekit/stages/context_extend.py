@@ -77,6 +77,9 @@ def rescaled(
     now = settings.get(place)
     now = dict(now) if isinstance(now, Mapping) else {}
     changes: dict[tuple[str | int, ...], Any] = {(*fact.config, "max_position_embeddings"): target}
+    if fact.states_head_dim and method != "ntk" and settings.get("head_dim") is None:
+        heads = whole(settings, "num_attention_heads", where)
+        changes[*fact.config, "head_dim"] = whole(settings, "hidden_size", where) // heads
     if method == "ntk":
         theta = settings.get("rope_theta", now.get("rope_theta"))
         if not isinstance(theta, int | float) or isinstance(theta, bool):

@@ -63,9 +63,18 @@ SURGERIES = Registry("surgery", "forgekit.surgery", Kind, hyphens=True)
 
 
 def perform(
-    surgery: Surgery, family: Family, source: Path, out: Path, *, progress: Callable[[int, int], None] | None = None
+    surgery: Surgery,
+    family: Family,
+    source: Path,
+    out: Path,
+    *,
+    durable: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write the checkpoint that a cut leaves, streaming, with its config, companions and the cut itself as JSON.
+
+    Args:
+        durable: flush every shard to disk before it gets its name.
 
     Returns:
         Bytes of tensors written.
@@ -84,7 +93,7 @@ def perform(
         if progress is not None:
             progress(min(done, total), total)
 
-    write_shards(out, shards, progress=step)
+    write_shards(out, shards, durable=durable, progress=step)
     text = set_values(parent.config_text, surgery.config(parent, family), f"{source}/{CONFIG}")
     write_text(out / CONFIG, text)
     copy_companions(source, out)

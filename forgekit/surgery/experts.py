@@ -15,7 +15,6 @@ from forgekit.metrics import ExpertWeights
 from forgekit.models.loading import Loaded
 from forgekit.surgery import Kind, inner, listed, numbers, pattern, whole
 
-
 OTHER = "is the recipe's architecture that of this checkpoint?"
 
 

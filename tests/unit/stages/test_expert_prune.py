@@ -223,7 +223,7 @@ def test_a_published_file_of_counts_is_read(tmp_path):
 
 
 STREAM = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from forgekit.checkpoint.writing import Piece, Span, write_file, write_text
 from forgekit.families import FAMILIES, Experts
@@ -245,7 +245,8 @@ family, stage = FAMILIES["mixtral"], STAGES["expert-prune"]
 params = stage.params.parse({"type": "expert-prune", "metric": "aimer", "keepExperts": 16})
 stage.run(Work(params=params, family=family, fact=family.fact(Experts), source=folder / "base", out=folder / "out",
                corpus=Path, model=Path))
-print(json.dumps({"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch": "torch" in sys.modules,
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"rss": peak, "torch": "torch" in sys.modules,
                   "bytes": (folder / "base" / "model.safetensors").stat().st_size}))
 """
 

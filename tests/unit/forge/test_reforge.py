@@ -1,0 +1,240 @@
+"""What was forged can be forged again and recomputed by a stranger; what was tampered with is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from forgekit import alloy
+from forgekit.checkpoint.opening import open_folder
+from forgekit.errors import CheckpointError
+from forgekit.families import FAMILIES
+from forgekit.forge.lineage import FolderCheckpointSource, prove_structure, rank_of_change
+from forgekit.forge.record import hash_folder, hash_of
+from forgekit.forge.reforge import again
+from forgekit.sources.folder import FolderSource
+from tests.support.forged import DISTIL, TRAIN, cut_experts, heads
+from tests.support.hub import Hub, Repo, serving
+from tests.support.models import a_recipe, base, forge_it
+from tests.support.running import forgekit
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.xdist_group("reforge")
+CHAIN = [*cut_experts("activation_count"), TRAIN, DISTIL, {"type": "package", "format": "safetensors"}]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """An expert-pruned, twice trained artifact."""
+    folder = tmp_path_factory.mktemp("published")
+    return forge_it(a_recipe("mixtral", CHAIN, folder / "recipe"), folder / "out").folder
+
+
+@pytest.fixture
+def artifact(published, tmp_path):
+    folder = tmp_path / "artifact"
+    shutil.copytree(published, folder)
+    return folder
+
+
+def tree_of(folder):
+    return FolderSource(folder).alloy().tree
+
+
+def rewrite_alloy(folder, change):
+    (path,) = folder.glob("*.alloy.json")
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_bytes(alloy.write(tree))
+
+
+def regraded(folder, tmp_path):
+    source = FolderSource(folder)
+    return again(source.alloy(), source, beside=folder, folder=tmp_path)[0]
+
+
+def structure(folder, name="mixtral", **options):
+    source = FolderSource(folder)
+    parent = FolderCheckpointSource(base(name))
+    return prove_structure(parent, source, FAMILIES[name], source.alloy().tree, **options)
+
+
+def flip(path, at=-1):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_recipe_gives_the_published_bytes(artifact, tmp_path):
+    found = regraded(artifact, tmp_path)
+
+    assert (found.grade, found.holds, found.same_machine) == ("bitwise", True, True)
+
+
+def test_an_exact_stage_that_gives_other_bytes_has_diverged_and_is_blamed(artifact, tmp_path):
+    def lie(tree):
+        tree["results"]["stages"][1]["outputHash"] = "sha256:" + "0" * 64
+        tree["results"]["integrity"]["modelHash"] = "sha256:" + "0" * 64
+
+    flip(artifact / "model.safetensors")
+    rewrite_alloy(artifact, lie)
+
+    found = regraded(artifact, tmp_path)
+    assert (found.grade, found.holds, found.stage) == ("diverged", False, "1 (expert-prune)")
+    assert "is exact and gave other bytes" in found.reason
+    assert "1 values differ" in found.tensor
+    assert "of model.safetensors" in found.tensor
+
+
+def test_the_same_tensors_in_other_files_are_tensor_equal(tmp_path):
+    made = forge_it(a_recipe("mixtral", cut_experts("aimer"), tmp_path / "recipe"), tmp_path / "out").folder
+    repacked = forge_it(
+        a_recipe("mixtral", [*cut_experts("aimer"), {"type": "package", "format": "safetensors"}], tmp_path / "other"),
+        tmp_path / "repacked",
+    ).folder
+    for path in made.glob("model*"):
+        path.unlink()
+    shutil.copyfile(repacked / "model.safetensors", made / "model.safetensors")
+    published = str(hash_of(hash_folder(made)))
+    rewrite_alloy(made, lambda tree: tree["results"]["integrity"].update(modelHash=published))
+
+    assert regraded(made, tmp_path / "again").grade == "tensor-equal"
+
+
+def elsewhere(folder):
+    """Say that it was made on another machine, so that training may differ."""
+    path = folder / "forge/environment.json"
+    lock = json.loads(path.read_text()) | {"processor": "another"}
+    path.write_text(json.dumps(lock))
+
+
+def other_training(folder, tmp_path, rate):
+    """The same recipe trained at another rate, published as if by the first recipe."""
+    stages = [cut_experts("aimer")[0], TRAIN | {"learningRate": rate}]
+    made = forge_it(a_recipe("mixtral", stages, tmp_path / "published-recipe"), folder).folder
+    rewrite_alloy(made, lambda tree: tree["stages"][1].update(learningRate="1e-3"))
+    elsewhere(made)
+    return made
+
+
+def test_a_training_that_differs_a_little_on_another_machine_is_within_its_band(tmp_path):
+    made = other_training(tmp_path / "made", tmp_path, "1.001e-3")
+
+    found = regraded(made, tmp_path / "again")
+    assert (found.grade, found.stage) == ("within-band", "1 (train)")
+    assert "differ by" in found.reason
+
+
+def test_a_training_that_differs_much_has_not_the_published_result(tmp_path):
+    made = other_training(tmp_path / "made", tmp_path, "1e-1")
+
+    found = regraded(made, tmp_path / "again")
+    assert (found.grade, found.holds) == ("diverged", False)
+
+
+def test_on_the_same_machine_training_must_give_the_same_bytes(tmp_path):
+    stages = [cut_experts("aimer")[0], TRAIN | {"learningRate": "1.001e-3"}]
+    made = forge_it(a_recipe("mixtral", stages, tmp_path / "recipe"), tmp_path / "made").folder
+    rewrite_alloy(made, lambda tree: tree["stages"][1].update(learningRate="1e-3"))
+
+    found = regraded(made, tmp_path / "again")
+    assert found.grade == "diverged"
+    assert "is exact on this machine" in found.reason
+
+
+def test_every_tensor_is_recomputed_from_the_base_without_running_anything(published):
+    found = structure(published)
+
+    assert found.differences == ()
+    assert found.compared == found.tensors == len(open_folder(published).tensors)
+
+
+def test_a_sample_reads_a_part_and_says_what_it_would_catch(published):
+    found = structure(published, sample=10, seed=3)
+
+    assert found.differences == ()
+    assert found.compared == 10
+    assert found.read < found.full / 2
+    assert 0.3 < found.would_catch < 0.4
+    assert "10 of" in str(found)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3_5", "granitemoe"])
+def test_cuts_of_every_layout_are_recomputed(name, tmp_path):
+    stages = [heads("magnitude")] if name != "granitemoe" else cut_experts("router_l2")
+    made = forge_it(a_recipe(name, stages, tmp_path / "recipe"), tmp_path / "out").folder
+
+    assert structure(made, name).differences == ()
+
+
+def test_one_flipped_bit_is_named_by_tensor_and_byte(artifact):
+    flip(artifact / "model.safetensors")
+
+    (said,) = structure(artifact).differences
+    assert said.startswith("tensor '")
+    assert "first at its byte" in said
+
+
+def test_a_tampered_adapter_is_caught(artifact):
+    flip(artifact / "forge/03-train/adapter.safetensors", -2)
+
+    assert structure(artifact).differences
+
+
+def test_a_tampered_keep_map_is_caught(artifact):
+    path = artifact / "forge/02-expert-prune/expert_prune.metadata.v1.json"
+    tree = json.loads(path.read_text())
+    tree["kept"]["0"] = [0, 1, 2, 3, 4, 5] if tree["kept"]["0"] != [0, 1, 2, 3, 4, 5] else [1, 2, 3, 4, 5, 6]
+    path.write_text(json.dumps(tree))
+
+    assert structure(artifact).differences
+
+
+def test_a_stage_without_evidence_cannot_be_recomputed(artifact):
+    rewrite_alloy(artifact, lambda tree: tree["results"]["stages"][2].update(files=[]))
+
+    with pytest.raises(CheckpointError, match=r"stage 2 \(train\) changed tensors and left no keep-map or adapter"):
+        structure(artifact)
+
+
+def test_a_stranger_does_it_over_the_network_by_ranges(tmp_path):
+    path = a_recipe("mixtral", CHAIN, tmp_path / "recipe")
+    tree = json.loads(path.read_text())
+    tree["source"] = {"baseModel": "lab/base", "architecture": "mixtral"}
+    tree["stages"][3]["teacher"] = "base"
+    path.write_text(json.dumps(tree))
+    made = forge_it(path, tmp_path / "out", base=base("mixtral")).folder
+    files = {entry.relative_to(made).as_posix(): entry.read_bytes() for entry in made.rglob("*") if entry.is_file()}
+    repos = {"lab/base": Repo({entry.name: entry.read_bytes() for entry in base("mixtral").iterdir()})}
+    repos |= {"lab/forged": Repo(files)}
+    spoilt = bytearray(files["model.safetensors"])
+    spoilt[-1] ^= 1
+    repos["lab/tampered"] = Repo(files | {"model.safetensors": bytes(spoilt)})
+    with serving(Hub(repos)) as hub:
+        env = hub.environment(tmp_path)
+        sampled = forgekit("reforge", "hf://lab/forged", "--sample", "5", "--seed", "1", "--json", env=env)
+        whole = forgekit("reforge", "hf://lab/tampered", "--structure", env=env)
+
+    assert sampled.code == 0, sampled.err
+    assert sampled.json["compared"] == 5
+    assert sampled.json["read"] < sampled.json["full"] / 3
+    assert whole.code == 1
+    assert "refuted    tensor '" in whole.out
+
+
+def test_the_rank_of_a_merged_update_is_seen_through_its_rounding():
+    import numpy as np
+
+    from forgekit.models.training import from_float64, to_float64
+
+    draw = np.random.default_rng(1)
+    before = from_float64(draw.normal(size=(96, 128)) * 0.1, "BF16")
+    update = draw.normal(size=(96, 4)) @ draw.normal(size=(4, 128)) * 0.05
+    after = from_float64(to_float64(before, "BF16", "x").reshape(96, 128) + update, "BF16")
+    full = from_float64(to_float64(before, "BF16", "x").reshape(96, 128) + draw.normal(size=(96, 128)) * 0.05, "BF16")
+
+    assert rank_of_change(before, after, "BF16", (96, 128)) == 4
+    assert rank_of_change(before, before, "BF16", (96, 128)) == 0
+    assert rank_of_change(before, full, "BF16", (96, 128)) > 60
