@@ -345,7 +345,6 @@ class _Job:
         except MemoryError as error:
             raise CheckpointError("there is not enough memory", where=f"#{turn.step.pointer}") from error
         marker.unlink()
-        shutil.rmtree(partial / ".offload", ignore_errors=True)
         files = {kind: path.relative_to(partial).as_posix() for kind, path in outcome.files.items()}
         done = Done(
             key=key, folder=partial, weights=outcome.weights, files=files, hashes=hash_folder(partial), notes=notes

@@ -45,6 +45,10 @@ KEEPS_TENSORS = frozenset(
 """Stages that leave every tensor as it is."""
 
 
+RANKS = {"train": 16, "lora": 32, "compensation-lora": 16}
+"""Stages that add a low-rank change, and its rank where a record does not say."""
+
+
 @dataclass
 class Meter:
     """Bytes read through it."""
@@ -160,14 +164,27 @@ def stages_of(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from (row for row in rows or () if isinstance(row, Mapping))
 
 
-def replay(base: Checkpoint, family: Family, tree: Mapping[str, Any], artifact: Source) -> Checkpoint:
-    """The result of a recipe as an unwritten checkpoint, by the evidence its artifact carries.
+@dataclass(frozen=True)
+class Replay:
+    """The result of a recipe as an unwritten checkpoint.
+
+    Attributes:
+        rank: of the changes that adapters made and that are not in ``checkpoint``, for nothing says what they were;
+            0 where every stage left its evidence.
+    """
+
+    checkpoint: Checkpoint
+    rank: int = 0
+
+
+def replay(base: Checkpoint, family: Family, tree: Mapping[str, Any], artifact: Source) -> Replay:
+    """Follow a recipe by the evidence its artifact carries.
 
     Raises:
         CheckpointError: a stage changed tensors and left nothing that says how.
         SourceError: evidence cannot be had.
     """
-    found = base
+    found, rank = base, 0
     for row in stages_of(tree):
         kind = str(row.get("type"))
         if kind in KEEPS_TENSORS or row.get("inputHash") == row.get("outputHash"):
@@ -188,12 +205,14 @@ def replay(base: Checkpoint, family: Family, tree: Mapping[str, Any], artifact: 
                 artifact.read_range(files[ADAPTER], 0, size), about, artifact.where(files[ADAPTER])
             )
             found = after_adapter(found, pairs, scale)
+        elif kind in RANKS:
+            rank += int(row.get("rank") or RANKS[kind])
         else:
             raise CheckpointError(
                 f"stage {row.get('stage')} ({kind}) changed tensors and left no keep-map or adapter that says how",
                 where=artifact.name,
             )
-    return found
+    return Replay(found, rank)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +226,8 @@ class Structure:
         full: bytes both have.
         would_catch: the smallest share of tampered tensors this comparison meets with 99 % confidence.
         differences: each a sentence; none where they agree.
+        low_rank: of the compared tensors, those that were not recomputed but differ by a low-rank change, as an
+            adapter that was not published leaves.
     """
 
     tensors: int
@@ -215,17 +236,18 @@ class Structure:
     full: int
     would_catch: float
     differences: tuple[str, ...]
+    low_rank: int = 0
 
     def __str__(self) -> str:
-        part = "all" if self.compared == self.tensors else f"{self.compared} of"
-        return (
-            f"{part} {self.tensors} tensors recomputed from the base; {self.read:,} of {self.full:,} bytes read; "
-            + (
-                "any change is caught"
-                if self.compared == self.tensors
-                else f"{self.would_catch:.2%} tampered would be caught at 99 %"
-            )
+        whole = self.compared == self.tensors
+        said = [f"{'all' if whole else f'{self.compared} of'} {self.tensors} tensors recomputed from the base"]
+        if self.low_rank:
+            said.append(f"{self.low_rank} of them differ by a change of low rank, of which no more is known")
+        said.append(f"{self.read:,} of {self.full:,} bytes read")
+        said.append(
+            "any other change is caught" if whole else f"{self.would_catch:.2%} tampered would be caught at 99 %"
         )
+        return "; ".join(said)
 
 
 def prove_structure(
@@ -246,18 +268,46 @@ def prove_structure(
     """
     meter = Meter()
     parent, child = checkpoint_of(base, meter), checkpoint_of(artifact, meter)
-    expected = replay(parent, family, tree, artifact)
+    replayed = replay(parent, family, tree, artifact)
+    expected = replayed.checkpoint
     names = sorted(expected.tensors)
     chosen = names if sample is None else drawn(names, sample, seed)
     found = compare(expected, child, Expected({}), only=chosen, progress=progress)
+    differences, low_rank = found.differences, 0
+    if replayed.rank and not _shapes_differ(found.differences):
+        differences, low_rank = _low_rank(expected, child, chosen, replayed.rank)
     return Structure(
         tensors=len(names),
         compared=len(chosen),
         read=meter.bytes,
         full=parent.total + child.total,
         would_catch=caught(len(chosen), len(names)),
-        differences=tuple(found.differences),
+        differences=tuple(differences),
+        low_rank=low_rank,
     )
+
+
+def _shapes_differ(differences: list[str]) -> bool:
+    return any("differs from" not in said for said in differences)
+
+
+def _low_rank(expected: Checkpoint, child: Checkpoint, names: list[str], rank: int) -> tuple[list[str], int]:
+    """What differs by more than an adapter of this rank can change, and how many tensors differ by no more."""
+    wrong, adapted = [], 0
+    for name in names:
+        before, after = expected.read(name), child.read(name)
+        if before == after:
+            continue
+        tensor = child[name].tensor
+        if len(tensor.shape) != 2 or tensor.dtype not in ("BF16", "F16", "F32"):
+            wrong.append(f"tensor {name!r} differs from the base's, and no adapter is put on such a tensor")
+            continue
+        found = rank_of_change(before, after, tensor.dtype, (tensor.shape[0], tensor.shape[1]))
+        if found > rank:
+            wrong.append(f"tensor {name!r} differs from the base's by a change of rank {found}, above {rank}")
+        else:
+            adapted += 1
+    return wrong, adapted
 
 
 def rank_of_change(before: bytes, after: bytes, dtype: str, shape: tuple[int, int]) -> int:

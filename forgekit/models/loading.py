@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +98,7 @@ def load(
     import transformers
 
     checkpoint = open_folder(folder)
+    scratch = ""
     if strategy is None:
         strategy = choose(checkpoint.total, memory(device), quantisable=quantisable_bytes(checkpoint))
     options: dict[str, Any] = {
@@ -118,7 +122,8 @@ def load(
         on_device, on_host = strategy.budget or (0, 0)
         options["device_map"] = "auto"
         options["max_memory"] = ({0: on_device} if on_device else {}) | {"cpu": on_host}
-        options["offload_folder"] = str(folder / ".offload")
+        scratch = tempfile.mkdtemp(prefix="forgekit-offload-")
+        options["offload_folder"] = scratch
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -150,6 +155,8 @@ def load(
         )
         if found
     }
+    if scratch:
+        weakref.finalize(whole, shutil.rmtree, scratch, ignore_errors=True)
     text = getattr(whole, family.text_module) if family.text_module else whole
     return Loaded(whole=whole, text=text, family=family, strategy=strategy, faults=faults)
 

@@ -144,6 +144,26 @@ def test_a_teacher_is_the_base_unless_another_is_named(tmp_path):
     assert forge_it(path, tmp_path / "a").model_hash == forge_it(other, tmp_path / "b").model_hash
 
 
+def test_adapters_train_on_quantised_models_and_against_quantised_teachers(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    stages = [LORA | {"quantize": True}, DISTIL | {"teacherQuant": "8bit", "studentQuant": "4bit", "lossType": "both"}]
+
+    rows = forge_it(a_recipe("qwen2", stages, tmp_path / "recipe"), tmp_path / "out").stages
+
+    assert [row["loadStrategy"]["kind"] for row in rows] == ["4-bit", "4-bit"]
+    assert all(row["merged"] and row["weightsChanged"] > 0 for row in rows)
+    assert rows[1]["loss"] == "both"
+
+
+def test_an_adapter_that_is_not_merged_stands_beside_the_weights(tmp_path):
+    path = a_recipe("qwen2", [LORA | {"mergeAfter": False}], tmp_path / "recipe")
+
+    made = forge_it(path, tmp_path / "out")
+
+    assert weights(made.folder) == weights(base("qwen2"))
+    assert (made.folder / "forge/01-lora/adapter.safetensors").is_file()
+
+
 # Crashes.
 
 

@@ -192,11 +192,60 @@ def test_a_tampered_keep_map_is_caught(artifact):
     assert structure(artifact).differences
 
 
-def test_a_stage_without_evidence_cannot_be_recomputed(artifact):
-    rewrite_alloy(artifact, lambda tree: tree["results"]["stages"][2].update(files=[]))
+def hide(folder, *stages):
+    def edit(tree):
+        for number in stages:
+            tree["results"]["stages"][number]["files"] = []
 
-    with pytest.raises(CheckpointError, match=r"stage 2 \(train\) changed tensors and left no keep-map or adapter"):
+    rewrite_alloy(folder, edit)
+
+
+def test_a_cut_without_its_keep_map_cannot_be_recomputed(artifact):
+    hide(artifact, 1)
+
+    with pytest.raises(CheckpointError, match=r"stage 1 \(expert-prune\) changed tensors and left no keep-map"):
         structure(artifact)
+
+
+def test_without_the_adapters_the_changes_must_still_be_of_low_rank(artifact):
+    hide(artifact, 2, 3)
+
+    found = structure(artifact)
+
+    assert found.differences == ()
+    assert found.low_rank == 8, "query, key, value and output of two layers"
+    assert "8 of them differ by a change of low rank" in str(found)
+
+
+def test_a_change_of_full_rank_is_no_adapters(artifact):
+    import numpy as np
+
+    from forgekit.models.training import from_float64, to_float64
+    from tests.support.models import piece, rewrite
+
+    hide(artifact, 2, 3)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    noise = np.random.default_rng(2).normal(size=256 * 256) * 0.05
+    source = open_folder(artifact)
+    data = from_float64(to_float64(source.read(name), "BF16", name) + noise, "BF16")
+    spoilt = rewrite(artifact, lambda pieces: pieces.update({name: piece(source, name, data=data)}))
+    shutil.copytree(artifact / "forge", spoilt / "forge")
+
+    (said,) = structure(spoilt).differences
+    assert f"tensor {name!r} differs from the base's by a change of rank" in said
+
+
+def test_a_tensor_that_takes_no_adapter_must_be_untouched(artifact):
+    from tests.support.models import piece, rewrite
+
+    hide(artifact, 2, 3)
+    name = "model.norm.weight"
+    source = open_folder(artifact)
+    spoilt = rewrite(artifact, lambda p: p.update({name: piece(source, name, data=bytes(512))}))
+    shutil.copytree(artifact / "forge", spoilt / "forge")
+
+    (said,) = structure(spoilt).differences
+    assert "no adapter is put on such a tensor" in said
 
 
 def test_a_stranger_does_it_over_the_network_by_ranges(tmp_path):

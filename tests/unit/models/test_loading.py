@@ -162,3 +162,22 @@ def test_texts_stand_under_text_or_content(tmp_path):
     path.write_text('{"text": "a"}\n\n{"content": "b"}\n{"text": " "}\n')
 
     assert read_texts(path) == ["a", "b"]
+
+
+@pytest.mark.xdist_group("loading")
+@pytest.mark.parametrize("name", ["qwen2", "mixtral"])
+def test_a_model_too_large_for_memory_is_run_from_disk_and_computes_the_same(name):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    from forgekit.forge.proof import logits
+    from forgekit.models.loading import load
+    from forgekit.models.strategy import Strategy
+
+    small = Strategy("streaming", "cpu", "test", (0, open_folder(base(name)).total // 3))
+
+    streamed = load(base(name), FAMILIES[name], strategy=small)
+    whole = load(base(name), FAMILIES[name])
+
+    assert "disk" in set(map(str, streamed.whole.hf_device_map.values()))
+    assert torch.allclose(logits(streamed), logits(whole), atol=1e-4)
+    assert not [path for path in base(name).iterdir() if path.name.startswith(".")]
