@@ -40,7 +40,8 @@ class Settings:
         dataset_files: data sets by benchmark name, where they are not to be looked for.
         score: passed on to scorers, but for the data set.
         hashing: called with bytes hashed.
-        reforge_limit: bytes of a base up to which recipes are run again; larger ones are recomputed from ranges.
+        reforge_limit: bytes of a base up to which recipes are run again; larger ones are left to who asks for it.
+        reforge_seconds: how long that may take; a recipe is another's text, and can ask for years.
     """
 
     offline: bool = False
@@ -50,6 +51,7 @@ class Settings:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     hashing: Progress | None = None
     reforge_limit: int = 256 << 20
+    reforge_seconds: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +159,15 @@ def rerun(evidence: Evidence) -> Rerun:
     """Run an artifact's recipe again in a temporary folder, on a base small enough for that.
 
     Raises:
-        UnreachableError: the base is not here or is too large, or the recipe's own files are not local.
+        UnreachableError: the base is not here or is too large, the recipe's own files are not local, or it takes
+            too long.
         ForgeError: a stage cannot be run here.
     """
     import tempfile
+    import time
 
     from forgekit.checkpoint.opening import open_folder
+    from forgekit.forge import executor
     from forgekit.forge.base import locate
     from forgekit.forge.reforge import again
 
@@ -176,8 +181,19 @@ def rerun(evidence: Evidence) -> Rerun:
         raise UnreachableError(
             f"the base has {total / 1e9:.1f} GB, more than is run again unasked", hint="`forgekit reforge` runs it"
         )
+    until = time.monotonic() + evidence.settings.reforge_seconds
+
+    def watch(*_: object) -> None:
+        if time.monotonic() > until:
+            limit = evidence.settings.reforge_seconds
+            raise UnreachableError(
+                f"running the recipe takes more than the {limit:g} s that are spent unasked",
+                hint="`forgekit reforge` runs it to its end",
+            )
+
+    settings = executor.Settings(offline=True, tell=watch, progress=watch)
     with tempfile.TemporaryDirectory(prefix="forgekit-") as folder:
-        verdict, made = again(evidence.alloy, evidence.source, beside=root, folder=Path(folder))
+        verdict, made = again(evidence.alloy, evidence.source, beside=root, folder=Path(folder), settings=settings)
     return Rerun(verdict=verdict, stages=made.stages)
 
 

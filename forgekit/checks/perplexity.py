@@ -51,7 +51,8 @@ def _measured(claim: Claim, evidence: Evidence, pinned: Mapping[str, Any]) -> fl
     from forgekit.checkpoint.opening import open_folder
     from forgekit.families import FAMILIES
     from forgekit.forge.base import locate
-    from forgekit.forge.executor import Settings, corpus_file, measure_perplexity
+    from forgekit.forge.inputs import corpus_file
+    from forgekit.forge.looking import measure_perplexity
 
     root = getattr(evidence.source, "root", None)
     if not isinstance(root, Path):
@@ -63,7 +64,7 @@ def _measured(claim: Claim, evidence: Evidence, pinned: Mapping[str, Any]) -> fl
     folder = locate(source if isinstance(source, dict) else {}, beside=root, offline=True) if base else root
     if open_folder(folder).total > evidence.settings.reforge_limit:
         raise UnreachableError("the model is larger than what is run unasked")
-    return float(measure_perplexity(folder, family, corpus, Settings(offline=True))["perplexity"])
+    return float(measure_perplexity(folder, family, corpus)["perplexity"])
 
 
 CHECK = Check(name="perplexity", tier=2, claims=claims, settle=settle, domain="llm-forge")

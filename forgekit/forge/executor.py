@@ -5,31 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from forgekit import __version__
 from forgekit import alloy as alloys
 from forgekit.alloy import Alloy
 from forgekit.alloy.schema import OUTCOMES
 from forgekit.checkpoint.opening import open_folder
-from forgekit.checkpoint.writing import copy_file, link_or_copy, sync_folder, write_bytes, write_text
-from forgekit.digest import Digest, is_plain_relative, sha256, sha256_file
-from forgekit.errors import CheckpointError, CorpusError, ForgeError, PlanError, ProofError
+from forgekit.checkpoint.writing import write_text
+from forgekit.digest import Digest, sha256, sha256_file
+from forgekit.errors import CheckpointError, ForgeError, PlanError, ProofError
 from forgekit.families import Family, Towers
 from forgekit.forge.base import locate
 from forgekit.forge.environment import code_hash, environment
-from forgekit.forge.record import MODEL_FILES, Done, hash_folder, hash_of, is_model_file, is_weight, load, save
-from forgekit.resolve import Step, plan
+from forgekit.forge.finishing import Run, finish
+from forgekit.forge.inputs import Turn, corpus_file, order, refusals
+from forgekit.forge.looking import fixed_threads, measure_perplexity, reload, tower_digest
+from forgekit.forge.record import Done, hash_folder, hash_of, load, save
+from forgekit.resolve import plan
 from forgekit.stages import Outcome, Work
 
 WORKSHOP = ".forge"  # where stages stand until the alloy is written
-SIDECARS = "forge"  # where an artifact keeps what its stages left beside the weights
 HALT_RATIO, HALT_RISE = 1.10, 1.0
 
 
@@ -79,19 +78,6 @@ class Forged:
     resumed: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One stage at one time."""
-
-    step: Step
-    cycle: int
-    cycles: int
-
-    @property
-    def share(self) -> float:
-        return (self.cycle + 1) / self.cycles if self.step.stage and self.step.stage.repeats else 1.0
-
-
 @dataclass
 class _State:
     """Where a forge has come to."""
@@ -130,82 +116,6 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
     open_folder(base)  # a broken base is found before anything is written
     job = _Job(recipe=authored, family=made.family, folder=folder, base=base, out=out, settings=settings)
     return job.run(turns)
-
-
-def order(steps: tuple[Step, ...], cycles: int) -> list[Turn]:
-    """The stages in the order they run: what prepares, then the cycles of what transforms, then what ships."""
-    repeating = [step for step in steps if step.stage and step.stage.repeats]
-    first = steps.index(repeating[0]) if repeating else len(steps)
-    before = [step for step in steps[:first] if step not in repeating]
-    after = [step for step in steps[first:] if step not in repeating]
-    turns = [Turn(step=step, cycle=0, cycles=cycles) for step in before]
-    turns += [Turn(step=step, cycle=cycle, cycles=cycles) for cycle in range(cycles) for step in repeating]
-    return turns + [Turn(step=step, cycle=0, cycles=cycles) for step in after]
-
-
-def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """What a plan does not see and a forge cannot do, each with its place."""
-    for step in {turn.step.pointer: turn.step for turn in turns}.values():
-        assert step.stage is not None
-        if step.stage.run is None:
-            yield f"#{step.pointer}: {step.type!r} can be planned and verified, and is not forged by this version"
-            continue
-        if cycles > 1 and step.type == "expert-prune":
-            yield f"#{step.pointer}: 'expert-prune' keeps a fixed number, which {cycles} cycles cannot reach twice"
-        for kind, name in step.stage.names(step.params):
-            yield from _unknown(step.pointer, kind, name)
-        for name in step.stage.corpora(step.params):
-            try:
-                corpus_file(tree, name, folder)
-            except CorpusError as error:
-                yield f"#{step.pointer}: {error.what}" + (f"; {error.hint}" if error.hint else "")
-
-
-def _unknown(pointer: str, kind: str, name: str) -> Iterator[str]:
-    from forgekit.benchmarks import BENCHMARKS, find_benchmark
-    from forgekit.head_metrics import HEAD_METRICS
-    from forgekit.metrics import METRICS
-
-    if kind == "benchmark" and find_benchmark(name) is None:
-        yield f"#{pointer}: no benchmark is named {name!r} ({', '.join(BENCHMARKS)})"
-    registry: Any = {"metric": METRICS, "head metric": HEAD_METRICS}.get(kind)
-    if registry is not None and name not in registry:
-        yield f"#{pointer}: no {kind} is named {name!r} ({', '.join(registry)})"
-
-
-def corpus_file(tree: Mapping[str, Any], name: str, folder: Path) -> Path:
-    """The file of a corpus a recipe names, its hash checked.
-
-    A corpus is named by the id of a row of ``calibrationCorpora``, by the name of ``calibrationCorpus`` or
-    ``perplexityCorpus``, or by the path such a row has.
-
-    Raises:
-        CorpusError: it is not pinned, is missing, leaves the recipe's folder, or has another hash.
-    """
-    if not name:
-        raise CorpusError(
-            "the stage needs a corpus and names none", hint="name one, with its path and sha256 in calibrationCorpora"
-        )
-    rows = [row for row in tree.get("calibrationCorpora") or () if isinstance(row, Mapping)]
-    rows += [row for key in ("calibrationCorpus", "perplexityCorpus") if isinstance(row := tree.get(key), Mapping)]
-    row = next((row for row in rows if name in (row.get("id"), row.get("name"), row.get("path"))), None)
-    path_text = row.get("path") if row else name
-    if not isinstance(path_text, str):
-        raise CorpusError(f"corpus {name!r} has no path", hint="give its row in calibrationCorpora a path")
-    if not is_plain_relative(path_text):
-        raise CorpusError(f"the path {path_text!r} of corpus {name!r} leaves the recipe's folder")
-    path = folder / path_text
-    if not path.is_file():
-        raise CorpusError(f"corpus {name!r} is not at {path}")
-    found = sha256_file(path)
-    recorded = (row.get("sha256") or row.get("contentHash")) if row else None
-    if recorded is None:
-        raise CorpusError(
-            f"corpus {name!r} is not pinned by a hash", hint=f'record "sha256": "{found.hex}" in calibrationCorpora'
-        )
-    if str(recorded).removeprefix("sha256:") != found.hex:
-        raise CorpusError(f"corpus {name!r} is {found.short} and the recipe pins {str(recorded)[:23]}")
-    return path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +245,7 @@ class _Job:
             progress=self.settings.progress,
         )
         try:
-            with _threads(self.settings.threads):
+            with fixed_threads(self.settings.threads):
                 outcome = stage.run(work)
                 if outcome.weights:
                     tell("checking")
@@ -406,7 +316,9 @@ class _Job:
             if known["key"] == key:
                 return dict(known["found"]) | {"of": what}
         self.settings.tell(0, 0, "perplexity", what)
-        found = measure_perplexity(state.weights, self.family, path, self.settings)
+        found = measure_perplexity(
+            state.weights, self.family, path, threads=self.settings.threads, device=self.settings.device
+        )
         write_text(memo, json.dumps({"key": key, "found": found}) + "\n")
         return found | {"of": what}
 
@@ -434,196 +346,27 @@ class _Job:
             )
 
     def _finish(self, state: _State, base_hash: str, measured: list[dict[str, Any]]) -> Forged:
-        """Lay the artifact out, and write its alloy when everything else stands."""
-        for path in sorted(state.weights.iterdir()):
-            if path.is_file() and is_model_file(path.name):
-                link_or_copy(path, self.out / path.name)
-        final = next((done for _, done in reversed(state.done) if done.weights), None)
-        if final is not None:
-            hashes = {path: value for path, value in final.hashes.items() if is_weight(path)}
-        else:
-            hashes = {path: sha256_file(self.out / path).hex for path in open_folder(self.base).files}
-        rows, benchmarks = self._stage_rows(state, base_hash)
-        for _, done in state.done:
-            if not done.weights:
-                hashes |= {path: value for path, value in done.hashes.items() if is_weight(path)}
-        environment_tree = environment(threads=self.settings.threads, device=self.settings.device)
-        environment_tree["seed"] = self.settings.seed
-        written = json.dumps(environment_tree, indent=2).encode() + b"\n"
-        (self.out / SIDECARS).mkdir(exist_ok=True)
-        write_bytes(self.out / SIDECARS / "environment.json", written)
-        self._copy_corpora()
-        tree = self._document(
-            hashes=hashes,
-            rows=rows,
-            benchmarks=benchmarks,
-            measured=measured,
+        lock = environment(threads=self.settings.threads, device=self.settings.device)
+        run = Run(
+            tree=self.recipe.tree,
+            folder=self.folder,
+            base=self.base,
             base_hash=base_hash,
-            environment_hash=sha256(written),
+            weights=state.weights,
+            done=state.done,
+            measured=measured,
+            environment=lock | {"seed": self.settings.seed},
         )
-        name = f"{_slug(str(tree.get('name') or 'artifact'))}.alloy.json"
-        sync_folder(self.out)
-        write_bytes(self.out / name, alloys.write(tree))
+        made = finish(run, self.out)
         if not self.settings.keep:
             shutil.rmtree(self.out / WORKSHOP, ignore_errors=True)
         return Forged(
             folder=self.out,
-            alloy=self.out / name,
-            model_hash=hash_of(hashes),
-            stages=tuple(rows),
+            alloy=made.alloy,
+            model_hash=made.model_hash,
+            stages=made.stages,
             resumed=state.resumed,
         )
-
-    def _stage_rows(self, state: _State, base_hash: str) -> tuple[list[Mapping[str, Any]], list[Any]]:
-        """A record per stage that ran, with the evidence it left laid out; and the benchmark rows among them."""
-        rows: list[Mapping[str, Any]] = []
-        benchmarks: list[Any] = []
-        came_from = base_hash
-        for number, (turn, done) in enumerate(state.done, 1):
-            stage = turn.step.stage
-            assert stage is not None
-            evidence = {}
-            for path, value in sorted(done.hashes.items()):
-                if done.weights and is_model_file(path):
-                    continue
-                shipped = path.startswith("eval/") or "quantised" in stage.produces
-                place = path if shipped else f"{SIDECARS}/{number:02d}-{turn.step.type}/{path}"
-                (self.out / place).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(done.folder / path, self.out / place)
-                evidence[place] = value
-            notes = dict(done.notes)
-            benchmarks += notes.pop("benchmarks", [])
-            gone_to = str(done.model_hash) if done.weights else came_from
-            rows.append(
-                {
-                    "stage": int(turn.step.pointer.rsplit("/", 1)[1]),
-                    "cycle": turn.cycle,
-                    "type": turn.step.type,
-                    "inputHash": came_from,
-                    "outputHash": gone_to,
-                    "reproducibility": stage.reproducibility,
-                    "files": [{"filename": path, "sha256": value} for path, value in evidence.items()],
-                    **notes,
-                }
-            )
-            came_from = gone_to
-        return rows, benchmarks
-
-    def _copy_corpora(self) -> None:
-        """What a result depends on travels with it."""
-        rows = [row for row in self.recipe.tree.get("calibrationCorpora") or () if isinstance(row, Mapping)]
-        rows += [
-            row
-            for key in ("calibrationCorpus", "perplexityCorpus")
-            if isinstance(row := self.recipe.tree.get(key), Mapping)
-        ]
-        for row in rows:
-            path = row.get("path")
-            if isinstance(path, str) and is_plain_relative(path) and (self.folder / path).is_file():
-                (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                copy_file(self.folder / path, self.out / path)
-
-    def _document(
-        self,
-        *,
-        hashes: Mapping[str, str],
-        rows: list[Mapping[str, Any]],
-        benchmarks: list[Any],
-        measured: list[dict[str, Any]],
-        base_hash: str,
-        environment_hash: Digest,
-    ) -> dict[str, Any]:
-        results: dict[str, Any] = {"completedAt": _now()}
-        if len(measured) > 1:
-            first, last = measured[0], measured[-1]
-            results["baselinePerplexity"] = first["perplexity"]
-            results["finalPerplexity"] = last["perplexity"]
-            results["improvementPct"] = round((1 - last["perplexity"] / first["perplexity"]) * 100, 1)
-            results["perplexity"] = measured
-        if any(path.endswith(".safetensors") for path in hashes):
-            count = sum(p.tensor.count for p in open_folder(self.out).tensors.values())
-            results["forgedParamsB"] = round(count / 1e9, 6)
-        if benchmarks:
-            results["benchmarks"] = benchmarks
-        results["stages"] = rows
-        results["integrity"] = {
-            "trustLevel": "self-attested",
-            "code": {
-                "runner": "forgekit",
-                "version": __version__,
-                "binaryHash": code_hash(),
-                "environment": f"{SIDECARS}/environment.json",
-                "environmentHash": str(environment_hash),
-            },
-            "baseModelHash": base_hash,
-            "modelHash": str(hash_of(hashes)),
-            "fileHashes": [
-                {"filename": path, "sha256": value, "size": (self.out / path).stat().st_size}
-                for path, value in sorted(hashes.items())
-            ],
-            "companionHashes": [
-                {"filename": path.name, "sha256": sha256_file(path).hex, "size": path.stat().st_size}
-                for path in sorted(self.out.iterdir())
-                if path.name in MODEL_FILES and path.is_file()
-            ],
-        }
-        return {**self.recipe.tree, "results": results}
-
-
-def tower_digest(folder: Path, towers: Towers) -> str:
-    """SHA-256 over name, a zero byte and the bytes of every parameter no stage may change, in name order."""
-    checkpoint = open_folder(folder)
-    state = hashlib.sha256()
-    for name in sorted(checkpoint.tensors):
-        if name.startswith(towers.untouchable):
-            state.update(name.encode() + b"\0")
-            state.update(checkpoint.read(name))
-    return state.hexdigest()
-
-
-def reload(folder: Path, family: Family) -> dict[str, str]:
-    """Load what was written with stock transformers, where it fits here.
-
-    Raises:
-        CheckpointError: it does not load, or not every tensor finds its place.
-    """
-    from forgekit.errors import MachineError
-    from forgekit.models.loading import load as load_model
-
-    try:
-        model = load_model(folder, family).require_sound(folder)
-    except MachineError as error:
-        return {"verdict": "unchecked", "reason": error.what}
-    return {"verdict": "confirmed", "reason": f"stock transformers places every tensor ({model.strategy.kind})"}
-
-
-def measure_perplexity(folder: Path, family: Family, corpus: Path, settings: Settings) -> dict[str, Any]:
-    """Perplexity of a checkpoint on a corpus, and what it was taken over."""
-    from forgekit.models.corpus import batches, encode, pad_id, read_texts
-    from forgekit.models.loading import load as load_model
-    from forgekit.models.loading import tokenizer
-    from forgekit.models.measuring import perplexity
-
-    with _threads(settings.threads):
-        words = tokenizer(folder)
-        encoded = encode(words, read_texts(corpus), 2048)
-        model = load_model(folder, family, device=settings.device).require_sound(folder)
-        found = perplexity(model, batches(encoded, 8, pad_id(words)))
-    return {"perplexity": float(f"{found.value:.6g}"), "tokens": found.tokens, "texts": len(encoded)}
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Fixed threads and kernels for whatever torch does; nothing where torch is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec("torch") is None:
-        yield
-        return
-    from forgekit.models.training import fixed_threads
-
-    with fixed_threads(count):
-        yield
 
 
 def _in_stage(error: ForgeError | OSError, turn: Turn) -> ForgeError:
@@ -635,14 +378,3 @@ def _in_stage(error: ForgeError | OSError, turn: Turn) -> ForgeError:
         error.strerror or str(error),
         where=f"#{turn.step.pointer} ({turn.step.type}), {error.filename or ''}".rstrip(", "),
     )
-
-
-def _now() -> str:
-    """The time, to the second, or the one SOURCE_DATE_EPOCH gives."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = time.gmtime(int(epoch)) if epoch and epoch.isdecimal() else time.gmtime()
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", moment)
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".-") or "artifact"

@@ -15,6 +15,7 @@ from forgekit.checkpoint.writing import copy_file
 from forgekit.errors import ForgeError, SourceError
 from forgekit.forge.environment import environment
 from forgekit.forge.executor import Forged, Settings, forge
+from forgekit.forge.inputs import corpora
 from forgekit.forge.lineage import stages_of
 from forgekit.forge.record import hash_folder, hash_of
 from forgekit.sources import Source
@@ -89,11 +90,9 @@ def fetch_inputs(alloy: Alloy, artifact: Source, scratch: Path) -> Path:
     root = getattr(artifact, "root", None)
     if isinstance(root, Path):
         return root
-    rows = [row for row in alloy.at("/calibrationCorpora") or () if isinstance(row, Mapping)]
-    rows += [row for key in ("/calibrationCorpus", "/perplexityCorpus") if isinstance(row := alloy.at(key), Mapping)]
     folder = scratch / "inputs"
     folder.mkdir(parents=True, exist_ok=True)
-    for row in rows:
+    for row in corpora(alloy.tree):
         path = row.get("path")
         if isinstance(path, str):
             local = artifact.fetch(path)

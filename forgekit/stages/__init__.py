@@ -102,7 +102,7 @@ class Outcome:
     weights: bool
     files: Mapping[str, Path] = field(default_factory=dict)
     surgery: Surgery | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def _nothing(_params: Any) -> frozenset[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from forgekit.errors import MachineError
 from forgekit.stages import Outcome, Work
 
 if TYPE_CHECKING:
     from forgekit.models.training import Recovery
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def recover(
@@ -19,6 +22,7 @@ def recover(
     teacher: str | None = None,
     teacher_bits: int | None = None,
     student_bits: int | None = None,
+    precision: str | None = None,
     merge: bool = True,
 ) -> Outcome:
     """Train an adapter on a corpus, and merge it.
@@ -34,8 +38,11 @@ def recover(
 
     words = tokenizer(work.source)
     encoded = encode(words, read_texts(work.corpus(corpus)), how.length)
-    student = _load(work, work.source, student_bits)
-    taught = _load(work, work.model(teacher), teacher_bits) if teacher else None
+    dtype = DTYPES[precision] if precision else None
+    if dtype == "float16" and work.device == "cpu":
+        raise MachineError("training in fp16 needs a GPU", hint="use precision bf16 or fp32")
+    student = _load(work, work.source, student_bits, dtype)
+    taught = _load(work, work.model(teacher), teacher_bits, dtype) if teacher else None
     trained = training.train(student, how, encoded, pad_id(words), work.out, teacher=taught, progress=work.progress)
     notes: dict[str, Any] = {
         "texts": len(encoded),
@@ -57,7 +64,7 @@ def recover(
     return Outcome(weights=True, files=files, notes=notes | {"merged": True, "weightsChanged": changed})
 
 
-def _load(work: Work, folder: Any, bits: int | None) -> Any:
+def _load(work: Work, folder: Any, bits: int | None, dtype: str | None) -> Any:
     from forgekit.models.loading import load
     from forgekit.models.strategy import Strategy
 
@@ -68,7 +75,7 @@ def _load(work: Work, folder: Any, bits: int | None) -> Any:
             "cuda" if work.device == "cuda" else "cpu",
             f"the recipe asks for {bits} bits",
         )
-    return load(folder, work.family, device=work.device, strategy=strategy).require_sound(folder)
+    return load(folder, work.family, device=work.device, strategy=strategy, dtype=dtype).require_sound(folder)
 
 
 def _rounded(values: Sequence[float]) -> float | None:

@@ -206,5 +206,6 @@ STAGE = Stage(
     reproducibility="exact",
     problems=problems,
     names=names,
+    corpora=lambda params: iter([params.importance_json] if params.importance_json else []),
     run=run,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from forgekit.alloy.node import Number, Whole
@@ -68,7 +69,10 @@ def run(work: Work) -> Outcome:
         length=params.sequence_length,
         seed=work.seed,
     )
-    return recover(work, how, params.dataset or "")
+    outcome = recover(work, how, params.dataset or "", precision=params.precision)
+    if not params.optimizations:
+        return outcome
+    return replace(outcome, notes=outcome.notes | {"optimizationsNotApplied": params.optimizations})
 
 
 STAGE = Stage(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -41,6 +43,16 @@ def forgekit(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def small_catalog(folder: Path) -> Path:
+    """The embedded catalog without the minis, whose recipes take seconds to run again."""
+    return shutil.copytree(EMBEDDED, folder / "small-catalog", ignore=shutil.ignore_patterns("minis"))
+
+
+def heeds_interrupts() -> None:
+    """For ``preexec_fn``: let Ctrl-C reach a child, though whoever started the tests in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def without_catalog(**more: str) -> dict[str, str]:

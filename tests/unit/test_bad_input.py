@@ -16,7 +16,7 @@ import pytest
 
 from forgekit import alloy
 from tests.support.builders import an_alloy, write_alloy
-from tests.support.running import EMBEDDED, ROOT, forgekit, without_catalog
+from tests.support.running import EMBEDDED, ROOT, forgekit, heeds_interrupts, without_catalog
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 
@@ -300,6 +300,7 @@ def test_ctrl_c_while_hashing_stops_at_once_and_says_so(ember, command):
         text=True,
         env=without_catalog(),
         cwd=ROOT,
+        preexec_fn=heeds_interrupts,
     )
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
@@ -325,6 +326,7 @@ def test_ctrl_c_while_scoring_leaves_no_process_behind(tmp_path):
         env=without_catalog(XDG_CACHE_HOME=str(tmp_path / "cache")),
         cwd=ROOT,
         start_new_session=True,
+        preexec_fn=heeds_interrupts,
     )
     time.sleep(3)
     process.send_signal(signal.SIGINT)

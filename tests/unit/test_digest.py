@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from forgekit import digest
 from forgekit.digest import Digest
 from forgekit.errors import DigestError, SourceError
+from tests.support.running import heeds_interrupts
 
 HEX = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
@@ -136,7 +137,11 @@ def test_ctrl_c_during_hashing_ends_the_program_at_once_and_quietly(tmp_path):
     with path.open("wb") as file:
         file.truncate(64 << 30)  # holes: minutes of hashing, no disk
     process = subprocess.Popen(
-        [sys.executable, "-m", "forgekit", "hash", str(path)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "forgekit", "hash", str(path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeds_interrupts,
     )
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

@@ -144,6 +144,14 @@ def test_a_base_too_large_to_run_unasked_is_unchecked(artifact):
     assert "more than is run again unasked" in found(artifact, reforge_limit=1000)["/source/baseModel"].reason
 
 
+def test_a_recipe_that_asks_for_years_is_stopped_and_unchecked(artifact):
+    change(artifact, lambda tree: tree["stages"][2].update(steps=10**9))
+
+    finding = found(artifact, reforge_seconds=4.0)["/source/baseModel"]
+    assert finding.verdict is U
+    assert "takes more than the 4 s that are spent unasked" in finding.reason
+
+
 def test_a_missing_corpus_is_no_pass(artifact):
     (artifact / CORPUS).unlink()
 

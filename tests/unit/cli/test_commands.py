@@ -11,7 +11,7 @@ import pytest
 
 from forgekit import __version__, digest
 from tests.support.builders import WRONG, an_alloy, mini_samples, write_alloy
-from tests.support.running import EMBEDDED, forgekit, without_catalog
+from tests.support.running import EMBEDDED, forgekit, small_catalog, without_catalog
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 STUDENT = EMBER / "eval" / "forgekit_mini" / "student_samples.jsonl"
@@ -95,8 +95,8 @@ def test_one_unreadable_entry_does_not_hide_the_others(tmp_path):
     assert "lab/good" in ran.out
 
 
-def test_the_json_report_is_one_document_of_the_promised_shape():
-    ran = forgekit("verify", "--all", "--json")
+def test_the_json_report_is_one_document_of_the_promised_shape(tmp_path):
+    ran = forgekit("verify", "--all", "--catalog", small_catalog(tmp_path), "--json")
 
     report = ran.json
     assert report["schema"] == "forgekit.findings/1"
@@ -114,8 +114,9 @@ def test_the_json_report_is_one_document_of_the_promised_shape():
             assert finding["fix"] or finding["verdict"] not in ("refuted", "unproven")
 
 
-def test_two_runs_give_the_same_report_but_for_the_time_taken():
-    first, second = (forgekit("verify", "--all", "--json").json for _ in range(2))
+def test_two_runs_give_the_same_report_but_for_the_time_taken(tmp_path):
+    catalog = small_catalog(tmp_path)
+    first, second = (forgekit("verify", "--all", "--catalog", catalog, "--json").json for _ in range(2))
 
     for report in (first, second):
         for entry in report["artifacts"]:

@@ -15,7 +15,7 @@ from forgekit.checkpoint.difference import compare
 from forgekit.checkpoint.opening import open_folder
 from tests.support.forged import TRAIN, cut_experts
 from tests.support.models import a_recipe, base, copy_of
-from tests.support.running import EMBEDDED, ROOT, forgekit, without_catalog
+from tests.support.running import EMBEDDED, ROOT, forgekit, heeds_interrupts, without_catalog
 
 CUT = cut_experts("aimer")
 pytestmark = pytest.mark.xdist_group("forging")
@@ -106,7 +106,13 @@ def test_control_c_stops_it_and_the_same_command_goes_on(tmp_path):
     path = a_recipe("mixtral", [*CUT, TRAIN | {"steps": 400}], tmp_path / "recipe")
     command = [sys.executable, "-m", "forgekit", "forge", path, "--out", tmp_path / "out", "--offline"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=without_catalog()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=without_catalog(),
+        preexec_fn=heeds_interrupts,
     ) as process:
         for _ in range(600):
             time.sleep(0.1)

@@ -14,7 +14,8 @@ from forgekit import alloy
 from forgekit.checkpoint.opening import open_folder
 from forgekit.digest import sha256_file
 from forgekit.errors import CheckpointError, ForgeError, PlanError, ProofError
-from forgekit.forge.executor import Settings, forge, order
+from forgekit.forge.executor import Settings, forge
+from forgekit.forge.inputs import order
 from forgekit.resolve import plan
 from tests.support.forged import CORPUS, DISTIL, LORA, TRAIN, cut_experts, heads
 from tests.support.models import a_recipe, base, copy_of, forge_it
@@ -126,7 +127,7 @@ def test_a_cycle_that_ruins_the_model_stops_the_forge(tmp_path, monkeypatch):
     corpus = {"name": "words", "path": CORPUS, "contentHash": str(pinned)}
     path = a_recipe("qwen2", [TRAIN], tmp_path / "recipe", perplexityCorpus=corpus, cycles=2)
     measured = iter([20.0, 22.5])
-    monkeypatch.setattr(executor, "measure_perplexity", lambda *_: {"perplexity": next(measured)})
+    monkeypatch.setattr(executor, "measure_perplexity", lambda *_, **__: {"perplexity": next(measured)})
 
     with pytest.raises(ProofError, match=r"cycle 1 raised perplexity from 20 to 22.5: the forge stops here"):
         forge_it(path, tmp_path / "out")
@@ -487,3 +488,18 @@ def test_a_forge_without_proof_says_so(tmp_path):
     made = forge_it(a_recipe("mixtral", cut_experts("aimer"), tmp_path / "recipe"), tmp_path / "out", prove=False)
 
     assert "--no-proof" in made.stages[0]["proof"]["skipped"]
+
+
+def test_the_precision_of_the_recipe_is_the_one_that_is_trained_in(tmp_path):
+    made = {
+        precision: forge_it(
+            a_recipe("qwen2", [TRAIN | {"precision": precision}], tmp_path / f"recipe-{precision}"),
+            tmp_path / precision,
+        ).stages[0]
+        for precision in ("bf16", "fp32")
+    }
+
+    assert made["bf16"]["outputHash"] != made["fp32"]["outputHash"]
+    assert made["bf16"]["lastLoss"] == pytest.approx(made["fp32"]["lastLoss"], rel=0.02)
+    half = a_recipe("qwen2", [TRAIN | {"precision": "fp16"}], tmp_path / "half")
+    assert "training in fp16 needs a GPU" in refused(half, tmp_path / "fp16")

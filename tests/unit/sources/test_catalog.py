@@ -13,7 +13,7 @@ from forgekit.sources import FileRecord
 from forgekit.sources.catalog import Broken, Catalog
 from forgekit.sources.pins import PIN_NAME, Pin, differences
 from tests.support.builders import an_alloy, write_alloy
-from tests.support.running import EMBEDDED, forgekit
+from tests.support.running import EMBEDDED, forgekit, small_catalog
 
 RECORDS = st.builds(
     FileRecord,
@@ -61,8 +61,7 @@ def test_a_pin_that_cannot_be_read_is_an_error(data):
 
 @pytest.fixture
 def catalog(tmp_path):
-    shutil.copytree(EMBEDDED, tmp_path / "cat")
-    return Catalog(tmp_path / "cat")
+    return Catalog(small_catalog(tmp_path))
 
 
 def test_entries_are_found_by_name_in_order(catalog):
@@ -149,8 +148,8 @@ def test_a_stage_that_is_not_put_leaves_nothing(catalog):
     assert not list(catalog.root.glob(".stage-*"))
 
 
-def test_listing_shows_name_hash_and_pin():
-    ran = forgekit("catalog", "list", "--catalog", EMBEDDED, "--json")
+def test_listing_shows_name_hash_and_pin(catalog):
+    ran = forgekit("catalog", "list", "--catalog", catalog.root, "--json")
 
     rows = {row["name"]: row for row in ran.json["entries"]}
     assert len(rows) == 6

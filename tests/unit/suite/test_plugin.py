@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import EMBEDDED, forgekit, python, without_catalog
+from tests.support.running import EMBEDDED, forgekit, python, small_catalog, without_catalog
 
 QUIET = EMBEDDED / "forgekit" / "quiet-dense-tiny"
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
@@ -134,8 +134,8 @@ def test_junit_carries_verdict_pointer_kind_and_reason(session, tmp_path):
     assert refuted["forgekit_reason"].startswith("model.safetensors is ")
 
 
-def test_a_catalog_brings_its_known_gaps(session):
-    done = session("--catalog", EMBEDDED, "-q")
+def test_a_catalog_brings_its_known_gaps(session, tmp_path):
+    done = session("--catalog", small_catalog(tmp_path), "-q")
 
     assert done.returncode == 0
     assert "6 refuted" in done.stdout
