@@ -13,13 +13,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from forgekit.checkpoint.opening import INDEX, SINGLE, Checkpoint, Placed
 from forgekit.checkpoint.safetensors import BITS
+from forgekit.digest import available_processors
 from forgekit.errors import CheckpointError
 
+SIDE_BY_SIDE = 4  # shards copied at once; the kernel does it, and more would only queue at the disk
 CHUNK = 8 << 20  # bytes per step of a copy
 SHARD_LIMIT = 5_000_000_000  # bytes of tensors per shard where shards are cut anew; transformers' default is 5 GB too
 COMPANIONS = (
@@ -161,10 +164,20 @@ def write_shards(
     if not filled:
         raise CheckpointError("there is no tensor to write", where=str(folder))
     names = [SINGLE] if len(filled) == 1 else [shard_name(n, len(filled)) for n in range(1, len(filled) + 1)]
-    placed: dict[str, str] = {}
-    for name, pieces in zip(names, filled, strict=True):
-        write_file(folder / name, pieces, durable=durable, progress=progress)
-        placed.update(dict.fromkeys((piece.name for piece in pieces), name))
+    copied = all(isinstance(part, Span) for pieces in filled for piece in pieces for part in piece.parts)
+    workers = min(available_processors(), SIDE_BY_SIDE) if copied else 1  # one tensor in memory at a time
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [
+            pool.submit(write_file, folder / name, pieces, durable=durable, progress=progress)
+            for name, pieces in zip(names, filled, strict=True)
+        ]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    placed = {piece.name: name for name, pieces in zip(names, filled, strict=True) for piece in pieces}
     if len(names) > 1:
         size = sum(piece.size for pieces in filled for piece in pieces)
         write_index(folder, placed, size)

@@ -14,6 +14,7 @@ import pytest
 from forgekit.checkpoint.difference import compare
 from forgekit.checkpoint.opening import open_folder
 from tests.support.forged import TRAIN, cut_experts
+from tests.support.hub import Hub, Repo, serving
 from tests.support.models import a_recipe, base, copy_of
 from tests.support.running import EMBEDDED, ROOT, forgekit, heeds_interrupts, without_catalog
 
@@ -190,3 +191,33 @@ def test_shards_cut_elsewhere_are_layout_and_no_difference(tmp_path):
     assert ran.code == 0
     assert ran.out.startswith("shards: ")
     shutil.rmtree(tmp_path / "one")
+
+
+def test_base_and_artifact_come_from_the_hub(tmp_path):
+    pytest.importorskip("torch")
+    stages = cut_experts("activation_count")
+    path = a_recipe("mixtral", stages, tmp_path / "recipe")
+    repo = Repo({entry.name: entry.read_bytes() for entry in base("mixtral").iterdir()})
+    tree = json.loads(path.read_text())
+    tree["source"] = {"baseModel": "lab/base", "architecture": "mixtral", "revision": repo.commit}
+    path.write_text(json.dumps(tree))
+    with serving(Hub({"lab/base": repo})) as hub:
+        env = hub.environment(tmp_path)
+        forged = forgekit("forge", path, "--out", tmp_path / "out", env=env)
+        files = {p.relative_to(tmp_path / "out").as_posix(): p for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        hub.repos["lab/forged"] = Repo({name: entry.read_bytes() for name, entry in files.items()})
+        again = forgekit("reforge", "hf://lab/forged", env=env)
+        verified = forgekit("verify", tmp_path / "out", "--json", env=env)
+        gone = forgekit("forge", path, "--out", tmp_path / "b", env=env | {"HF_HOME": str(tmp_path / "none")})
+        hub.repos.pop("lab/base")
+        lost = forgekit("forge", path, "--out", tmp_path / "c", env=env | {"HF_HOME": str(tmp_path / "empty")})
+
+    assert forged.code == 0, forged.err
+    assert again.code == 0, again.err
+    assert again.out.startswith("bitwise: ")
+    (entry,) = verified.json["artifacts"]
+    verdicts = {finding["kind"]: finding["verdict"] for finding in entry["findings"]}
+    assert verdicts["reforge"] == verdicts["surgery-proof"] == verdicts["stage-output"] == "confirmed"
+    assert gone.code == 0
+    assert lost.code == 2
+    assert "the base 'lab/base' cannot be had" in lost.err
