@@ -168,19 +168,17 @@ def profile_experts(
 def output_norms(module: Any, hidden: Tensor, chosen: Tensor) -> Tensor:
     """L2 norm of each chosen expert's own output, float64[tokens, k].
 
-    The module is run once per rank with weight one, so its own arithmetic is what is measured.
+    The module is run again with every choice as a token of its own, of weight one: its own arithmetic is measured.
     """
     import torch
 
     run = type(module).forward  # not through __call__, which would run this hook again
     flat = hidden.reshape(-1, hidden.shape[-1])
     picks = chosen.reshape(flat.shape[0], -1)
-    found = []
-    for rank in range(picks.shape[1]):
-        one = picks[:, rank : rank + 1]
-        ones = torch.ones(one.shape, dtype=flat.dtype, device=flat.device)
-        found.append(run(module, flat, one, ones).double().norm(dim=-1))
-    return torch.stack(found, dim=1)
+    rows = flat.repeat_interleave(picks.shape[1], dim=0)
+    ones = torch.ones((len(rows), 1), dtype=flat.dtype, device=flat.device)
+    outputs: Tensor = run(module, rows, picks.reshape(-1, 1), ones)
+    return outputs.double().norm(dim=-1).reshape(picks.shape)
 
 
 @dataclass(frozen=True, slots=True)
