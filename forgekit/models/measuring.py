@@ -178,7 +178,8 @@ def output_norms(module: Any, hidden: Tensor, chosen: Tensor) -> Tensor:
     rows = flat.repeat_interleave(picks.shape[1], dim=0)
     ones = torch.ones((len(rows), 1), dtype=flat.dtype, device=flat.device)
     outputs: Tensor = run(module, rows, picks.reshape(-1, 1), ones)
-    return torch.linalg.vector_norm(outputs.double(), dim=-1).reshape(picks.shape)
+    norms: Tensor = torch.linalg.vector_norm(outputs.double(), dim=-1)
+    return norms.reshape(picks.shape)
 
 
 @dataclass(frozen=True, slots=True)
