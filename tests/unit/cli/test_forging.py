@@ -104,7 +104,7 @@ def test_a_base_that_is_nowhere_says_how_to_name_a_folder(tmp_path):
 
 def test_control_c_stops_it_and_the_same_command_goes_on(tmp_path):
     pytest.importorskip("torch")
-    path = a_recipe("mixtral", [*CUT, TRAIN | {"steps": 400}], tmp_path / "recipe")
+    path = a_recipe("mixtral", [*CUT, TRAIN | {"steps": 100_000}], tmp_path / "recipe")
     command = [sys.executable, "-m", "forgekit", "forge", path, "--out", tmp_path / "out", "--offline"]
     with subprocess.Popen(
         command,
