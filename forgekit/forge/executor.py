@@ -250,6 +250,7 @@ class _Job:
                 if outcome.weights:
                     tell("checking")
                 notes = dict(outcome.notes) | self._shown(state, turn, outcome, partial, tell)
+                notes |= {"reproducibility": outcome.reproducibility} if outcome.reproducibility else {}
         except (ForgeError, OSError) as error:
             raise _in_stage(error, turn) from error
         except MemoryError as error:

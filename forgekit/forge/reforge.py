@@ -21,7 +21,7 @@ from forgekit.forge.record import hash_folder, hash_of
 from forgekit.sources import Source
 
 Grade = Literal["bitwise", "tensor-equal", "within-band", "behaviour-equal", "diverged", "inconclusive"]
-OVERLAP = 0.9  # least share of kept experts that two profiles of one corpus must agree on
+OVERLAP = 0.9  # least share of what two measurements of one corpus chose that they must agree on
 DRIFT = 0.1  # largest difference of two trainings' adapters, against the size of the published one
 BEHAVIOUR = 0.05  # largest root mean square difference of logits, against the published model's
 
@@ -198,6 +198,8 @@ def _band(row: Mapping[str, Any], artifact: Source, made: Forged) -> tuple[bool,
         try:
             if name.startswith("importance."):
                 return _profiles(artifact.fetch(path), made.folder / path, made)
+            if name == "surgery.json":
+                return _cuts(artifact.fetch(path), made.folder / path)
             if name == "adapter.safetensors":
                 size = artifact.listing()[path].size or 0
                 return _adapters(artifact.read_range(path, 0, size), made.folder / path)
@@ -219,6 +221,20 @@ def _profiles(published: Path, observed: Path, made: Forged) -> tuple[bool, str]
     least = min(shares)
     said = f"the two profiles agree on at least {least:.1%} of the experts to keep in every layer"
     return least >= OVERLAP, said
+
+
+def _cuts(published: Path, observed: Path) -> tuple[bool, str]:
+    """Cuts agree where what they take from each layer, or leave of it, does."""
+
+    def parts(path: Path) -> set[tuple[str, int]]:
+        tree = json.loads(path.read_text("utf-8"))
+        rows = tree.get("gone", tree.get("kept"))
+        rows = rows if isinstance(rows, dict) else {"": rows}
+        return {(layer, int(number)) for layer, row in rows.items() for number in row}
+
+    old, new = parts(published), parts(observed)
+    share = len(old & new) / max(len(old | new), 1)
+    return share >= OVERLAP, f"the two cuts agree on {share:.1%} of what they chose"
 
 
 def _adapters(published: bytes, observed: Path) -> tuple[bool, str]:

@@ -97,12 +97,14 @@ class Outcome:
         files: what it leaves at hand for later stages, by what it is.
         surgery: what was cut, for the proof that nothing else was; None where nothing was cut.
         notes: what goes into the alloy's record of the stage.
+        reproducibility: of this run, where it is less than the stage's, for what it measured it measured here.
     """
 
     weights: bool
     files: Mapping[str, Path] = field(default_factory=dict)
     surgery: Surgery | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    reproducibility: Reproducibility | None = None
 
 
 def _nothing(_params: Any) -> frozenset[str]:

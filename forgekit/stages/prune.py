@@ -103,6 +103,7 @@ def run(work: Work) -> Outcome:
         files={"keep-map": work.out / SIDECAR},
         surgery=surgery,
         notes={"headsRemoved": removed, "mode": surgery.mode, "layers": layers, **notes},
+        reproducibility="exact-here" if HEAD_METRICS[params.strategy].observe else None,
     )
 
 

@@ -144,6 +144,21 @@ def test_on_the_same_machine_training_must_give_the_same_bytes(tmp_path):
     assert "is exact on this machine" in found.reason
 
 
+def test_heads_that_another_machine_ranks_otherwise_are_no_divergence_of_an_exact_stage(tmp_path):
+    measured = heads("activation-magnitude")
+    made = forge_it(a_recipe("qwen2", [measured], tmp_path / "recipe"), tmp_path / "made").folder
+    other = forge_it(a_recipe("qwen2", [heads("random")], tmp_path / "other"), tmp_path / "published").folder
+    rewrite_alloy(other, lambda tree: tree["stages"].__setitem__(0, measured))
+    rewrite_alloy(other, lambda tree: tree["results"]["stages"][0].update(reproducibility="exact-here"))
+    elsewhere(other)
+
+    assert tree_of(made)["results"]["stages"][0]["reproducibility"] == "exact-here"
+    assert regraded(made, tmp_path / "a").grade == "bitwise"
+    found = regraded(other, tmp_path / "b")
+    assert found.grade == "diverged"
+    assert "the two cuts agree on" in found.reason
+
+
 def test_every_tensor_is_recomputed_from_the_base_without_running_anything(published):
     found = structure(published)
 
