@@ -39,6 +39,9 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:  # noqa: PLR0911 - one 
     again = find(rows[number], "/proof") if number < len(rows) else None
     if not isinstance(again, Mapping):
         return refuted(claim, None, "running the recipe again does no such surgery", LAYER)
+    published = evidence.alloy.at(claim.pointer.removesuffix("/proof") + "/outputHash")
+    if rows[number].get("outputHash") != published:
+        return unchecked(claim, "the recipe gives other bytes here, so what is proven of them says nothing of these")
     observed = {name: _verdict(again, name) for name in PARTS}
     reasons = {name: find(again, f"/{name}/reason") for name in PARTS}
     if "refuted" in observed.values():  # the forge would not have gone on; said all the same

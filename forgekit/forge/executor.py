@@ -69,6 +69,7 @@ class Forged:
         model_hash: of its weights.
         stages: what each stage did, in order.
         resumed: how many of them had run before.
+        base: folder it began with.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Forged:
     model_hash: Digest
     stages: tuple[Mapping[str, Any], ...]
     resumed: int = 0
+    base: Path = Path()
 
 
 @dataclass
@@ -367,6 +369,7 @@ class _Job:
             model_hash=made.model_hash,
             stages=made.stages,
             resumed=state.resumed,
+            base=self.base,
         )
 
 

@@ -13,11 +13,12 @@ from forgekit.checkpoint.difference import compare
 from forgekit.checkpoint.opening import open_folder
 from forgekit.checkpoint.writing import copy_file
 from forgekit.errors import ForgeError, SourceError
+from forgekit.families import FAMILIES
 from forgekit.forge.environment import environment
 from forgekit.forge.executor import Forged, Settings, forge
 from forgekit.forge.inputs import corpora
-from forgekit.forge.lineage import stages_of
-from forgekit.forge.record import hash_folder, hash_of
+from forgekit.forge.lineage import KEEP_MAPS, FolderCheckpointSource, prove_structure, stages_of
+from forgekit.forge.record import ADAPTER, hash_folder, hash_of
 from forgekit.sources import Source
 
 Grade = Literal["bitwise", "tensor-equal", "within-band", "behaviour-equal", "diverged", "inconclusive"]
@@ -33,8 +34,8 @@ class Reforged:
     Attributes:
         grade: ``bitwise``: the same modelHash. ``tensor-equal``: the same tensors in other files.
             ``within-band``: a stage that is not exact differs by no more than its class allows, and everything after
-            it follows from that. ``behaviour-equal``: other tensors, nearly the same logits. ``diverged``: none of
-            these. ``inconclusive``: what would decide is not here.
+            it follows from that. ``behaviour-equal``: other tensors, nearly the same logits, which decides nothing.
+            ``diverged``: none of these. ``inconclusive``: what would decide is not here.
         stage: the first stage whose output differs, as ``number (type)``.
         tensor: the first tensor that differs, and where.
         same_machine: whether versions, processor, device and threads are the published ones.
@@ -51,7 +52,7 @@ class Reforged:
     @property
     def holds(self) -> bool | None:
         """Whether the recipe gives the published model; None where that was not decided."""
-        if self.grade == "inconclusive":
+        if self.grade in ("inconclusive", "behaviour-equal"):  # alike is not the same
             return None
         return self.grade != "diverged"
 
@@ -114,36 +115,54 @@ def grade(  # noqa: PLR0911 - one per grade and reason
     if published == str(made.model_hash):
         return Reforged(grade="bitwise", reason="the recipe gives the published bytes", **common)
     rows = list(stages_of(alloy.tree))
-    blamed = _first_different(rows, made.stages)
-    common["stage"] = f"{blamed['stage']} ({blamed['type']})" if blamed else ""
+    changed = _different(rows, made.stages)
+    common["stage"] = f"{changed[0][1]['stage']} ({changed[0][1]['type']})" if changed else ""
     difference = _weights(artifact, made)
     if difference == "" and _published_hash(artifact) == published:
         return Reforged(grade="tensor-equal", reason="the same tensors, in other files", **common)
     common["tensor"] = difference or ""
-    if blamed is None:
+    if not rows:
         reason = "the published alloy records no stages, so no stage can be blamed"
         return Reforged(grade="diverged" if difference else "inconclusive", reason=reason, **common)
-    kind = blamed.get("reproducibility")
+    if not changed:
+        reason = "every stage gives what is recorded of it, and together they do not give the published modelHash"
+        return Reforged(grade="diverged", reason=reason, **common)
+    kind = changed[0][1].get("reproducibility")  # as this forge declares it: the published word is the publisher's
     if kind == "exact":
         return Reforged(grade="diverged", reason=f"stage {common['stage']} is exact and gave other bytes", **common)
     if kind == "exact-here" and same_machine:
         reason = f"stage {common['stage']} is exact on this machine, and gave other bytes"
         return Reforged(grade="diverged", reason=reason, **common)
-    band = _band(blamed, artifact, made)
-    if band is not None:
-        inside, said = band
-        if inside:
-            return Reforged(grade="within-band", reason=said, **common)
-    else:
-        said = f"what stage {common['stage']} left is not here to compare"
+    bands = [_band(old, artifact, made) for old, _ in changed if _evidence(old)]
+    outside = next((said for inside, said in filter(None, bands) if not inside), "")
+    if not outside and bands and None not in bands:
+        verdict, said = _follows(alloy, artifact, made)
+        return Reforged(grade=verdict, reason="; ".join([*(said for _, said in filter(None, bands)), said]), **common)
+    said = outside or f"what stage {common['stage']} left is not here to compare"
     alike = _behaviour(artifact, made, alloy)
     if alike is not None and alike <= BEHAVIOUR:
         return Reforged(grade="behaviour-equal", reason=f"{said}; logits differ by {alike:.2%}", **common)
-    if band is None and alike is None:
+    if not outside and alike is None:
         return Reforged(grade="inconclusive", reason=said, **common)
-    return Reforged(
-        grade="diverged", reason=said + (f"; logits differ by {alike:.2%}" if alike is not None else ""), **common
-    )
+    said += f"; logits differ by {alike:.2%}" if alike is not None else ""
+    return Reforged(grade="diverged", reason=said, **common)
+
+
+def _follows(alloy: Alloy, artifact: Source, made: Forged) -> tuple[Grade, str]:
+    """Whether the published weights follow from the evidence that was within its band.
+
+    Without that, whoever trains on another machine could publish any weights beside an honest adapter.
+    """
+    family = FAMILIES[str(alloy.at("/source/architecture"))]
+    try:
+        found = prove_structure(FolderCheckpointSource(made.base), artifact, family, alloy.tree)
+    except ForgeError as error:
+        return "inconclusive", f"whether the published weights follow from it is not known: {error.what}"
+    if found.differences:
+        return "diverged", f"the published weights do not follow from it: {found.differences[0]}"
+    if found.low_rank:
+        return "inconclusive", "the published weights hold changes whose adapter is not here"
+    return "within-band", "the published weights follow from it"
 
 
 def published_environment(artifact: Source) -> dict[str, Any]:
@@ -155,14 +174,21 @@ def published_environment(artifact: Source) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _first_different(
+def _different(
     published: list[Mapping[str, Any]], made: tuple[Mapping[str, Any], ...]
-) -> Mapping[str, Any] | None:
-    """The first stage that gave something else: other weights, or another measurement that later stages used."""
-    for old, new in zip(published, made, strict=False):
-        if old.get("outputHash") != new.get("outputHash") or _hashes(old) != _hashes(new):
-            return old
-    return None
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The stages that gave something else: other weights, or another measurement that later stages used."""
+    return [
+        (old, new)
+        for old, new in zip(published, made, strict=False)
+        if old.get("outputHash") != new.get("outputHash") or _hashes(old) != _hashes(new)
+    ]
+
+
+def _evidence(row: Mapping[str, Any]) -> bool:
+    """Whether a stage left something that can be compared by a band."""
+    names = [path.rsplit("/", 1)[-1] for path in _hashes(row)]
+    return any(name.startswith("importance.") or name in {ADAPTER, *KEEP_MAPS} for name in names)
 
 
 def _hashes(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,9 +224,9 @@ def _band(row: Mapping[str, Any], artifact: Source, made: Forged) -> tuple[bool,
         try:
             if name.startswith("importance."):
                 return _profiles(artifact.fetch(path), made.folder / path, made)
-            if name == "surgery.json":
+            if name in KEEP_MAPS:
                 return _cuts(artifact.fetch(path), made.folder / path)
-            if name == "adapter.safetensors":
+            if name == ADAPTER:
                 size = artifact.listing()[path].size or 0
                 return _adapters(artifact.read_range(path, 0, size), made.folder / path)
         except (SourceError, OSError, KeyError, ValueError):
@@ -256,7 +282,6 @@ def _adapters(published: bytes, observed: Path) -> tuple[bool, str]:
 
 def _behaviour(artifact: Source, made: Forged, alloy: Alloy) -> float | None:
     """Root mean square difference of probe logits, against the published model's; None where it cannot be run."""
-    from forgekit.families import FAMILIES
     from forgekit.forge.proof import logits
     from forgekit.models.loading import load
 

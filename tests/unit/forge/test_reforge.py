@@ -302,3 +302,29 @@ def test_the_rank_of_a_merged_update_is_seen_through_its_rounding():
     assert rank_of_change(before, after, "BF16", (96, 128)) == 4
     assert rank_of_change(before, before, "BF16", (96, 128)) == 0
     assert rank_of_change(before, full, "BF16", (96, 128)) > 60
+
+
+def test_an_honest_adapter_beside_other_weights_is_no_confirmation(tmp_path):
+    made = other_training(tmp_path / "made", tmp_path, "1.001e-3")
+    flip(made / "model-00001-of-00002.safetensors")
+
+    found = regraded(made, tmp_path / "again")
+    assert (found.grade, found.holds) == ("diverged", False)
+    assert "the published weights do not follow from it" in found.reason
+
+
+def test_a_publisher_cannot_call_an_exact_stage_statistical(artifact, tmp_path):
+    def lie(tree):
+        row = tree["results"]["stages"][1]
+        row |= {"outputHash": "sha256:" + "0" * 64, "reproducibility": "statistical"}
+        tree["results"]["integrity"]["modelHash"] = "sha256:" + "0" * 64
+
+    rewrite_alloy(artifact, lie)
+
+    assert regraded(artifact, tmp_path).grade == "diverged"
+
+
+def test_a_model_hash_that_no_recorded_stage_gives_has_diverged(artifact, tmp_path):
+    rewrite_alloy(artifact, lambda tree: tree["results"]["integrity"].update(modelHash="sha256:" + "0" * 64))
+
+    assert "do not give the published modelHash" in regraded(artifact, tmp_path).reason
