@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -115,12 +116,15 @@ def text(value):
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def gguf_bytes(tensors, metadata=(), *, version=3, magic=b"GGUF", padding=4096):
+def gguf_bytes(tensors, metadata=(), *, version=3, magic=b"GGUF", padding=8192, stored=0, place=None):
     made = magic + struct.pack("<IQQ", version, len(tensors), len(metadata))
     for key, kind, payload in metadata:
         made += text(key) + struct.pack("<I", kind) + payload
+    at = 0
     for name, shape in tensors:
-        made += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), 0, 0)
+        offset = at if place is None else place
+        made += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), stored, offset)
+        at += -(-math.prod(shape) * 4 // 32) * 32
     return made + bytes(padding)
 
 
@@ -158,12 +162,24 @@ def test_a_gguf_header_gives_metadata_and_tensors():
         ),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 50),
-            "the header reaches past the end of the file",
+            "the header holds a text of 1,125,899,906,842,624 bytes",
         ),
         (gguf_bytes([], [("k", 99, b"")]), "metadata of unknown type 99"),
         (gguf_bytes([("t", (1,) * 9)]), "tensor 't' has 9 dimensions"),
         (gguf_bytes([("t", (2, 2))])[:40], "the header reaches past the end of the file"),
+        (gguf_bytes([("t", (2, 2)), ("u", (2, 2))], place=0), "tensors 't' and 'u' overlap"),
+        (gguf_bytes([("t", (2, 2)), ("t", (2, 2))]), "tensor 't' is listed twice"),
+        (gguf_bytes([("t", (2, 2))], place=8), "tensor 't' starts at offset 8, off its alignment"),
+        (gguf_bytes([("t", (2, 2))], place=1 << 40), "tensor 't' reaches from byte 1,099,511,627,872 past the end of the file"),
+        (gguf_bytes([("t", (1 << 20, 1 << 20))]), "tensor 't' reaches from byte 96 past the end of the file"),
+        (gguf_bytes([("t", (2, 40))], stored=8), "tensor 't' is Q8_0 with rows of 40, not a multiple of 32"),
+        (
+            gguf_bytes([], [("general.alignment", 4, struct.pack("<I", 24))]),
+            "general.alignment is 24, which is no power of two",
+        ),
+        (gguf_bytes([], [("k", 8, struct.pack("<Q", 1 << 30))]), "the header holds a text of 1,073,741,824 bytes"),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else value,
 )
 def test_a_gguf_header_that_lies_is_told(data, fault):
     with pytest.raises(CheckpointError) as caught:
