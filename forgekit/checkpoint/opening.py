@@ -133,7 +133,7 @@ def open_folder(root: Path) -> Checkpoint:
     sizes = {path.name: path.stat().st_size for path in root.iterdir() if path.is_file()}
 
     def reader(name: str) -> Reader:
-        return lambda start, size: _read(root / name, start, size)
+        return lambda start, size: read_file(root / name, start, size)
 
     return opened(sizes, reader, str(root), root=root)
 
@@ -209,7 +209,7 @@ def _agree(listed: Mapping[str, str], tensors: Mapping[str, Placed], where: str)
         raise CheckpointError(f"tensor {extra!r} stands in {tensors[extra].file} and is not listed", where=at)
 
 
-def _read(path: Path, start: int, size: int) -> bytes:
+def read_file(path: Path, start: int, size: int) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import catalogs, forging, inspecting, scoring, verifying
+from forgekit.cli import catalogs, forging, inspecting, probing, scoring, verifying
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -54,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "forge": forging.forge,
     "reforge": forging.reforge,
     "diff": forging.diff,
+    "probe": probing.probe,
     "score": scoring.score,
     "hash": inspecting.hash_,
     "schema": inspecting.schema,

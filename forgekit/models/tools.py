@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from forgekit.errors import CheckpointError, MachineError
 
@@ -13,8 +14,18 @@ TIMEOUT = 6 * 3600  # seconds; a 70B conversion takes less than one
 
 
 def interpreter(tool: str) -> str:
-    """The Python that has a tool: ``FORGEKIT_RUNTIME_<TOOL>_PYTHON``, else this one."""
-    return os.environ.get(f"FORGEKIT_RUNTIME_{tool.upper()}_PYTHON") or sys.executable
+    """The Python that has a tool.
+
+    ``FORGEKIT_RUNTIME_<TOOL>_PYTHON``; else the environment of that name among the engines that ``make`` keeps in the
+    user's cache; else this one.
+    """
+    named = os.environ.get(f"FORGEKIT_RUNTIME_{tool.upper()}_PYTHON")
+    if named:
+        return named
+    import platformdirs
+
+    kept = Path(platformdirs.user_cache_dir("forgekit")) / "engines" / tool / "bin" / "python"
+    return str(kept) if kept.is_file() else sys.executable
 
 
 def require(tool: str, module: str) -> str:

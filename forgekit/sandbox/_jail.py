@@ -365,3 +365,25 @@ def restrict_files(readable: list[str]) -> None:
     no_new_privileges()
     syscall("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint(0))
     os.close(ruleset)
+
+
+def allow_writing(folders: list[str]) -> None:
+    """Allow changing files below ``folders`` and nowhere else; reading stays as it was.
+
+    Source: landlock(7); the rights that change files, by ABI.
+    """
+    version = landlock_version()
+    if version == 0:
+        raise JailError("landlock: not available")
+    rights = 0b1_1111_1111_0010  # write_file, remove_dir, remove_file, make_*
+    rights |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)  # refer, truncate
+    attributes = struct.pack("=Q", rights)
+    ruleset = syscall("landlock_create_ruleset", attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
+    for path in folders:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("=Qi", rights, handle)
+        syscall("landlock_add_rule", ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0))
+        os.close(handle)
+    no_new_privileges()
+    syscall("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint(0))
+    os.close(ruleset)

@@ -1,0 +1,254 @@
+"""The far side of a probe: an engine in a process of its own, which may crash, hang or eat memory as it likes.
+
+Started by path, in whichever interpreter has the engine. Everything of
+forgekit that it needs is standard library only; nothing else of the
+interpreter that forgekit is installed in can be seen from here.
+
+It confines itself once (no network but its own loopback, no writing but in
+one folder), imports the engine, and then forks one worker per question, so
+that engines are imported once and every artifact still dies alone. Questions
+come as lines of JSON on standard input, answers go as lines of JSON to the
+descriptor named on the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PR_SET_PDEATHSIG = 1
+POLL = 0.01  # seconds between two looks at a worker
+TAIL = 4000  # characters of what an engine printed that are kept
+OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
+
+
+def borrow(package: str) -> None:
+    """Make ``forgekit`` importable from its folder, and nothing that is installed beside it."""
+    if importlib.util.find_spec("forgekit") is None:
+        spec = importlib.util.spec_from_file_location(
+            "forgekit", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["forgekit"] = module
+        spec.loader.exec_module(module)
+
+
+def confine(scratch: str) -> dict[str, Any]:
+    """Give up the network and writing outside ``scratch``; says what this kernel would not allow."""
+    from forgekit.sandbox import _jail as jail
+
+    gaps = []
+    network = "none"
+    try:
+        uid, gid = os.getuid(), os.getgid()
+        jail.unshare(jail.CLONE_NEWUSER | jail.CLONE_NEWNET)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+        _loopback_up()
+        network = "its own loopback"
+    except (jail.JailError, OSError) as error:
+        gaps.append(f"the network ({error})")
+        network = "not kept from it"
+    with contextlib.suppress(jail.JailError):
+        jail.drop_capabilities()
+    try:
+        jail.allow_writing([scratch, "/dev"])
+    except jail.JailError as error:
+        gaps.append(f"writing files ({error})")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return {"network": network, "gaps": gaps}
+
+
+def _loopback_up() -> None:
+    import fcntl
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
+
+
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Load and generate; what is known so far stands in ``answer`` at every moment."""
+    answer["phase"] = "load"
+    answer["baselineBytes"] = _peak(os.getpid())
+    began = time.perf_counter()
+    answer["notes"] = driver.load(asked) or {}
+    answer["loadSeconds"] = time.perf_counter() - began
+    answer["engine"] = driver.describe()
+    answer["phase"] = "encode"
+    if asked.get("texts"):
+        answer["encoded"] = [driver.encode(text) for text in asked["texts"]]
+    prompts = asked.get("prompts") or answer.get("encoded")
+    if not prompts or not all(prompts):
+        prompts = asked["fallback"]
+    answer["prompts"] = prompts
+    answer["phase"] = "generate"
+    began = time.perf_counter()
+    answer["outputs"] = [driver.generate(ids, asked["tokens"]) for ids in prompts]
+    answer["generateSeconds"] = time.perf_counter() - began
+    if asked.get("repeat", True):
+        answer["repeated"] = [driver.generate(ids, asked["tokens"]) for ids in prompts]
+    if asked.get("logits"):
+        answer["phase"] = "logits"
+        sequences = asked.get("sequences") or [a + b for a, b in zip(prompts, answer["outputs"])]  # noqa: B905
+        answer["sequences"] = sequences
+        with open(asked["logits"], "wb") as file:
+            shapes = []
+            for ids in sequences:
+                values = driver.logits(ids)  # float32 [len(ids), vocabulary], or None
+                if values is None:
+                    shapes = None
+                    break
+                shapes.append(list(values.shape))
+                file.write(values.tobytes())
+        answer["logits"] = shapes
+    answer["phase"] = "done"
+
+
+def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]:
+    """Fork a worker for one question and watch it."""
+    result, log = os.path.join(scratch, "answer.json"), os.path.join(scratch, "log.txt")
+    for path in (result, log):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    began = time.monotonic()
+    worker = os.fork()
+    if worker == 0:
+        _worker(make, asked, result, log)
+    peak, stopped, status = 0, "", 0
+    while True:
+        done, status = os.waitpid(worker, os.WNOHANG)
+        if done:
+            break
+        peak = max(peak, _peak(worker))
+        if not stopped:
+            if time.monotonic() - began > asked["seconds"]:
+                stopped = "time"
+            elif asked["memory"] and _resident(worker) > asked["memory"]:
+                stopped = "memory"
+            if stopped:
+                os.kill(worker, signal.SIGKILL)
+        time.sleep(POLL)
+    said: dict[str, Any] = {"outcome": "died"}
+    with contextlib.suppress(OSError, ValueError):
+        with open(result, encoding="utf-8") as file:
+            said = json.load(file)
+    code = os.waitstatus_to_exitcode(status)
+    if stopped:
+        said["outcome"] = stopped
+    elif code < 0:
+        said |= {"outcome": "died", "signal": -code}
+    elif code or said.get("outcome") == "working":
+        said |= {"outcome": "died", "exit": code}
+    said["seconds"] = time.monotonic() - began
+    said["peakBytes"] = max(peak, said.get("peakBytes", 0))
+    with contextlib.suppress(OSError):
+        with open(log, encoding="utf-8", errors="replace") as file:
+            said["log"] = file.read()[-TAIL:]
+    return said
+
+
+def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
+    """Never returns."""
+    answer: dict[str, Any] = {"outcome": "working", "phase": "start"}
+
+    def keep() -> None:
+        answer["peakBytes"] = _peak(os.getpid())
+        with open(result + ".partial", "w", encoding="utf-8") as file:
+            json.dump(answer, file)
+        os.replace(result + ".partial", result)
+
+    try:
+        die_with_parent()
+        handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if asked["memory"] and asked.get("device", "cpu") == "cpu":
+            resource.setrlimit(resource.RLIMIT_DATA, (asked["memory"], asked["memory"]))
+        keep()
+        work(make(), asked, answer)
+        answer["outcome"] = "answered"
+        keep()
+        os._exit(0)
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}".strip()
+        answer["outcome"] = "memory" if any(mark in text for mark in OUT_OF_MEMORY) else "refused"
+        answer["error"] = text[:TAIL]
+        with contextlib.suppress(BaseException):
+            import traceback
+
+            traceback.print_exc()
+        with contextlib.suppress(BaseException):
+            keep()
+        os._exit(0)
+
+
+def _status(pid: int, key: bytes) -> int:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(key):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
+
+
+def _peak(pid: int) -> int:
+    return _status(pid, b"VmHWM:")
+
+
+def _resident(pid: int) -> int:
+    return _status(pid, b"VmRSS:")
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    die_with_parent()
+    borrow(settings["package"])
+    out = os.fdopen(settings["descriptor"], "w", encoding="utf-8")
+    sys.stdout = sys.stderr  # what an engine prints on import is not an answer
+
+    def put(tree: dict[str, Any]) -> None:
+        out.write(json.dumps(tree) + "\n")
+        out.flush()
+
+    scratch = settings["scratch"]
+    confined = confine(scratch)
+    make: Any = None
+    try:
+        module = importlib.import_module(f"forgekit.runtimes.{settings['runtime']}")
+        make = module.DRIVER
+        if settings["warm"]:
+            make.warm()
+    except BaseException as error:  # noqa: BLE001 - said, not thrown: the other side decides
+        put({"outcome": "refused", "phase": "import", "error": f"{type(error).__name__}: {error}"[:TAIL]})
+        return
+    put({"outcome": "ready", "confined": confined})
+    for line in sys.stdin:
+        put(answer_one(make, json.loads(line), scratch))
+
+
+if __name__ == "__main__":
+    main()
