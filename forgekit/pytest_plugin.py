@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from forgekit.checks import Evidence
     from forgekit.errors import ForgeError
     from forgekit.findings import Claim, Finding
+    from forgekit.runtimes._probe import Bench
     from forgekit.sources import Source
     from forgekit.sources.catalog import Catalog
 
@@ -162,9 +163,18 @@ class Suite:
 
             source = next(subject.source for subject in self.subjects if subject.name == artifact)
             assert source is not None
-            settings = Settings(offline=self.config.getoption("--offline"), catalogs=self.catalogs)
+            settings = Settings(offline=self.config.getoption("--offline"), catalogs=self.catalogs, bench=self.bench)
             self._evidence[artifact] = Evidence(name=artifact, alloy=source.alloy(), source=source, settings=settings)
         return self._evidence[artifact]
+
+    @cached_property
+    def bench(self) -> Bench:
+        """Engines that stay open for the session."""
+        from forgekit.runtimes._probe import Bench
+
+        made = Bench()
+        self.config.add_cleanup(made.close)
+        return made
 
     @cached_property
     def pins(self) -> dict[str, str]:

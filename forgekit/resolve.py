@@ -25,6 +25,7 @@ from forgekit.families import FAMILIES, Family
 from forgekit.head_metrics import HEAD_METRICS
 from forgekit.metrics import METRICS
 from forgekit.registry import Registry
+from forgekit.runtimes import RUNTIMES, find_runtime
 from forgekit.stages import STAGES, Given, Stage
 
 
@@ -333,6 +334,8 @@ def _notes(stage: Stage, params: StageRecord | None) -> Iterator[str]:
     for kind, name in stage.names(params):
         if kind in registries and name not in registries[kind]:
             yield f"no {kind} is named {name!r} here ({', '.join(registries[kind])})"
+        if kind == "runtime" and find_runtime(name) is None:
+            yield f"no runtime is named {name!r} here ({', '.join(RUNTIMES)})"
     unknown = sorted(params.model_extra or {})
     if unknown:
         yield f"not read by {stage.name!r}: {', '.join(unknown)}"

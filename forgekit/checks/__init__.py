@@ -23,6 +23,9 @@ from forgekit.errors import AbsentError, SourceError, TamperedError, Unreachable
 from forgekit.findings import Claim, Finding, Tier, Verdict
 from forgekit.forge.reforge import Reforged
 from forgekit.registry import Registry
+from forgekit.runtimes import Runtime
+from forgekit.runtimes._form import Form, source_forms
+from forgekit.runtimes._probe import Bench, Probed
 from forgekit.sources import Source
 from forgekit.sources.catalog import Catalog
 
@@ -42,6 +45,7 @@ class Settings:
         hashing: called with bytes hashed.
         reforge_limit: bytes of a base up to which recipes are run again; larger ones are left to who asks for it.
         reforge_seconds: how long that may take; a recipe is another's text, and can ask for years.
+        bench: engines that stay open from one artifact to the next; without one, each probe starts its own.
     """
 
     offline: bool = False
@@ -52,6 +56,7 @@ class Settings:
     hashing: Progress | None = None
     reforge_limit: int = 256 << 20
     reforge_seconds: float = 600.0
+    bench: Bench | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,24 @@ class Evidence:
             ForgeError: it cannot be run here; the message says why.
         """
         return self._once("reforged", lambda: rerun(self))
+
+    def forms(self) -> list[Form]:
+        """The forms the artifact comes in, by its listing.
+
+        Raises:
+            SourceError: it cannot be listed.
+        """
+        return self._once("forms", lambda: source_forms(self.source))
+
+    def probe(self, runtime: Runtime, form: Form) -> Probed:
+        """One form in one runtime; once, however many claims ask."""
+        return self._once(("probe", runtime.name, form.name), lambda: self._probe(runtime, form))
+
+    def _probe(self, runtime: Runtime, form: Form) -> Probed:
+        if self.settings.bench is not None:
+            return self.settings.bench.probe(form, runtime, self.forms())
+        with Bench() as bench:
+            return bench.probe(form, runtime, self.forms())
 
     def parent(self, repo: str) -> Source | None:
         """The artifact called ``repo``: from a catalog, else from the Hub; None where neither can be reached."""

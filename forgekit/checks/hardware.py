@@ -18,7 +18,10 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
     if row.get("verified") is False:
         reason = f"{row.get('device')} is listed and marked as not verified"
         return unproven(claim, reason, "hardware: run it there and record the figures, or drop the row")
-    return unchecked(claim, f"only a {row.get('device')} can tell, and this machine's probes do not run models yet")
+    told = {key: row[key] for key in ("format", "tokensPerSec", "memoryUsageGb", "vramGb") if row.get(key) is not None}
+    form = f" --form {row['format']}" if row.get("format") else ""
+    command = f"forgekit probe {evidence.name} --runtime all{form}"
+    return unchecked(claim, f"only a {row.get('device')} can tell: there, run {command}", claimed=told)
 
 
 CHECK = Check(name="hardware", tier="runtime", claims=claims, settle=settle, domain="llm-forge")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import join
-from forgekit.checks import Check, Evidence, Found, unchecked
-from forgekit.findings import Claim, Finding
+from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked, unproven
+from forgekit.errors import SourceError
+from forgekit.findings import Claim, Finding, Verdict
+from forgekit.runtimes import RUNTIMES, Runtime, find_runtime
+from forgekit.runtimes._probe import Probed, choose, none_shipped
 
 
 def claims(alloy: Alloy) -> Found:
@@ -16,9 +19,36 @@ def claims(alloy: Alloy) -> Found:
 
 
 def settle(claim: Claim, evidence: Evidence) -> Finding:
-    return unchecked(
-        claim, f"this version of forgekit has no probe for {claim.expected}: {evidence.name} was not loaded"
-    )
+    runtime = find_runtime(claim.expected)
+    if runtime is None:
+        return unchecked(claim, f"no probe is named {claim.expected!r}; there are {', '.join(RUNTIMES)}")
+    try:
+        forms = evidence.forms()
+    except SourceError as error:
+        return unchecked(claim, f"the artifact cannot be listed: {error.what}")
+    chosen = choose(runtime, forms)
+    if not chosen:
+        reason = none_shipped(runtime, forms).reason
+        return unproven(claim, reason, f"quant: publish what {runtime.title} reads", runtime=runtime.name)
+    return judged(claim, runtime, [evidence.probe(runtime, form) for form in chosen], evidence.name)
+
+
+def judged(claim: Claim, runtime: Runtime, cells: list[Probed], artifact: str) -> Finding:
+    """The finding of a claim that all these cells bear: the worst of them decides."""
+    order = (Verdict.REFUTED, Verdict.UNCHECKED, Verdict.UNPROVEN, Verdict.CONFIRMED)
+    worst = min(cells, key=lambda cell: order.index(cell.verdict))
+    about = f"{worst.form or 'the checkpoint'} ({worst.precision or 'headers not read'}): {worst.reason}"
+    told = {"runtime": runtime.name, "cells": [cell.tree() for cell in cells]}
+    if worst.verdict is Verdict.CONFIRMED:
+        reason = "; ".join(f"{cell.form or 'the checkpoint'} ({cell.precision}) {cell.reason}" for cell in cells)
+        return confirmed(claim, runtime.name, reason, **told)
+    if worst.verdict is Verdict.REFUTED:
+        fix = worst.foretold[0].fix if worst.foretold else ""
+        return refuted(claim, None, about, f"forge: {fix or 'make it load there, or do not declare it'}", **told)
+    if worst.verdict is Verdict.UNPROVEN:
+        return unproven(claim, about, "quant: publish what the runtime reads", **told)
+    where = f"; where it can: forgekit probe {artifact} --runtime {runtime.name}"
+    return unchecked(claim, about + where, **told)
 
 
 CHECK = Check(name="runtime", tier="runtime", claims=claims, settle=settle, domain="llm-forge")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgekit.cli.shared import CatalogPaths, Json, Offline, console, open_catalogs, print_json
-
 from forgekit.findings import Verdict
 
 if TYPE_CHECKING:
@@ -88,9 +87,9 @@ def _forms(target: str, catalog: list[str] | None, *, offline: bool) -> list[For
     from forgekit.sources.opening import open_target
 
     path = Path(target)
-    if path.is_file() and not path.name.endswith((ALLOY_SUFFIX, ALLOY_NAME)):
-        found = folder_forms(path)
-    elif path.is_dir() and not any(path.glob(f"*{ALLOY_SUFFIX}")) and not (path / ALLOY_NAME).exists():
+    if (path.is_file() and not path.name.endswith((ALLOY_SUFFIX, ALLOY_NAME))) or (
+        path.is_dir() and not any(path.glob(f"*{ALLOY_SUFFIX}")) and not (path / ALLOY_NAME).exists()
+    ):
         found = folder_forms(path)
     else:
         found = source_forms(open_target(target, open_catalogs(catalog) if not path.exists() else [], offline=offline))
@@ -130,7 +129,7 @@ def _print(target: str, cells: Sequence[Probed], *, preflight: bool) -> None:
     table.add_column("what the headers foretell" if preflight else "what was found", ratio=1)
     for cell in cells:
         worst = "refuted" if preflight and cell.foretold else cell.verdict.value
-        shipped = f"{cell.form or 'weights'} {cell.precision}" if cell.precision else "–"
+        shipped = f"{cell.form or 'weights'} {cell.precision}" if cell.precision else "-"
         measured = cell.evidence
         figures = (
             []
@@ -152,7 +151,9 @@ def _print(target: str, cells: Sequence[Probed], *, preflight: bool) -> None:
     out.print(target, style="bold")
     out.print(table)
     if preflight:
-        out.print("✓ nothing in the headers speaks against it   ✗ foretold to fail   ? nothing shipped for it", style="dim")
+        out.print(
+            "✓ nothing in the headers speaks against it   ✗ foretold to fail   ? nothing shipped for it", style="dim"
+        )
         out.print("Headers confirm nothing: without --preflight the engines are asked.", style="dim")
 
 

@@ -62,17 +62,22 @@ def verify(
     from forgekit.benchmarks import ScoreSettings
     from forgekit.checks import Settings
     from forgekit.gaps import closed, known_gaps, news
+    from forgekit.runtimes._probe import Bench
 
     catalogs = open_catalogs(catalog)
-    settings = Settings(
-        offline=offline,
-        catalogs=catalogs,
-        oracle=oracle,
-        dataset_files=dataset_files(dataset_file),
-        score=ScoreSettings(workers=workers),
-    )
     gaps = known_gaps(catalogs)
-    reports = list(_reports(targets or [], catalogs, settings, everything=everything, tiers=_tiers(tier), only=only))
+    with Bench() as bench:
+        settings = Settings(
+            offline=offline,
+            catalogs=catalogs,
+            oracle=oracle,
+            dataset_files=dataset_files(dataset_file),
+            score=ScoreSettings(workers=workers),
+            bench=bench,
+        )
+        reports = list(
+            _reports(targets or [], catalogs, settings, everything=everything, tiers=_tiers(tier), only=only)
+        )
     _print(reports, gaps, as_json=as_json)
     if html is not None:
         from forgekit.report.html import write_pages

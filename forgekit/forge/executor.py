@@ -22,7 +22,7 @@ from forgekit.families import Family, Towers
 from forgekit.forge.base import locate
 from forgekit.forge.environment import code_hash, environment
 from forgekit.forge.finishing import Run, finish
-from forgekit.forge.inputs import Turn, corpus_file, order, refusals
+from forgekit.forge.inputs import Turn, corpus_file, order, refusals, unvalidated
 from forgekit.forge.looking import fixed_threads, measure_perplexity, reload, tower_digest
 from forgekit.forge.record import Done, hash_folder, hash_of, load, save
 from forgekit.resolve import plan
@@ -107,7 +107,7 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
     authored = alloys.read(alloys.write(tree), where=recipe.where)
     made = plan(authored).require()
     turns = order(made.steps, made.cycles)
-    problems = list(refusals(turns, made.cycles, tree, folder))
+    problems = [*refusals(turns, made.cycles, tree, folder), *unvalidated(turns, tree)]
     if problems:
         raise PlanError(
             f"{made.name}: {len(problems)} problem{'s' * (len(problems) > 1)}\n"
@@ -213,7 +213,7 @@ class _Job:
             "share": turn.share,
             "source": state.hash,
             "config": sha256_file(state.weights / "config.json").hex,
-            "atHand": {kind: sha256_file(path).hex for kind, path in sorted(state.at_hand.items())},
+            "atHand": {kind: _content(path) for kind, path in sorted(state.at_hand.items())},
             "corpora": [sha256_file(self._corpus(name)).hex for name in stage.corpora(turn.step.params)],
             "settings": [self.settings.device, self.settings.threads, self.settings.seed, self.settings.prove],
         }
@@ -371,6 +371,11 @@ class _Job:
             resumed=state.resumed,
             base=self.base,
         )
+
+
+def _content(path: Path) -> Any:
+    """SHA-256 of a file, or of each file in a folder."""
+    return sha256_file(path).hex if path.is_file() else hash_folder(path)
 
 
 def _in_stage(error: ForgeError | OSError, turn: Turn) -> ForgeError:

@@ -10,6 +10,7 @@ from typing import Any
 from forgekit.digest import is_plain_relative, sha256_file
 from forgekit.errors import CorpusError
 from forgekit.resolve import Step
+from forgekit.runtimes import find_runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +55,58 @@ def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Pa
                 yield f"#{step.pointer}: {error.what}" + (f"; {error.hint}" if error.hint else "")
 
 
+FINAL = frozenset({"package", "publish", "deploy", "deliver"})
+
+
+def unvalidated(turns: list[Turn], tree: Mapping[str, Any]) -> Iterator[str]:
+    """Final stages that a recipe would reach while a runtime it declares has not passed on those very bytes.
+
+    A stage that writes weights takes every pass away; one that quantises takes away those of the runtimes that read
+    what it writes. Packaging writes weights, so what follows it counts.
+    """
+    target = tree.get("target")
+    named = target.get("runtimes") if isinstance(target, Mapping) else None
+    declared = {runtime.name: runtime for name in named or () if (runtime := find_runtime(name)) is not None}
+    passed: set[str] = set()
+    for turn in turns:
+        stage, params = turn.step.stage, turn.step.params
+        assert stage is not None
+        if "weights" in stage.produces:
+            passed.clear()
+        elif "quantised" in stage.produces:
+            passed -= {name for name in passed if getattr(params, "format", "") in declared[name].reads}
+        if stage.name == "validate-runtime" and (runtime := find_runtime(getattr(params, "runtime", None))):
+            passed |= {runtime.name} & declared.keys()
+        if stage.name in FINAL - {"package"} and (missing := sorted(declared.keys() - passed)):
+            yield _not_passed(turn.step.pointer, stage.name, missing)
+            return
+    final = next((turn for turn in turns if turn.step.type in FINAL), None)
+    if final is not None and (missing := sorted(declared.keys() - passed)):
+        yield _not_passed(final.step.pointer, final.step.type, missing)
+
+
+def _not_passed(pointer: str, kind: str, missing: list[str]) -> str:
+    stages = ", ".join(f'{{"type": "validate-runtime", "runtime": "{name}"}}' for name in missing)
+    where = "after" if kind == "package" else "before"
+    return (
+        f"#{pointer}: {kind!r} ends the chain, and {' and '.join(missing)}, which the recipe declares, "
+        f"{'has' if len(missing) == 1 else 'have'} not passed on the bytes it ends with; {where} it, add {stages}"
+    )
+
+
 def _unknown(pointer: str, kind: str, name: str) -> Iterator[str]:
     from forgekit.benchmarks import BENCHMARKS, find_benchmark
     from forgekit.head_metrics import HEAD_METRICS
     from forgekit.metrics import METRICS
+    from forgekit.runtimes import RUNTIMES
+    from forgekit.runtimes._probe import Limits, unavailable
 
+    if kind == "runtime":
+        runtime = find_runtime(name)
+        if runtime is None:
+            yield f"#{pointer}: no runtime is named {name!r} ({', '.join(RUNTIMES)})"
+        elif why_not := unavailable(runtime, None, Limits()):
+            yield f"#{pointer}: {runtime.title} cannot be asked on this machine: {why_not}"
     if kind == "benchmark" and find_benchmark(name) is None:
         yield f"#{pointer}: no benchmark is named {name!r} ({', '.join(BENCHMARKS)})"
     registry: Any = {"metric": METRICS, "head metric": HEAD_METRICS}.get(kind)

@@ -34,7 +34,7 @@ def name(self, tokenizer):
         return stated
     try:
         return by_hash(self, tokenizer)
-    except NotImplementedError:
+    except RuntimeError:
         if likely:
             return likely
         raise

@@ -95,6 +95,7 @@ class Runtime:
         forks: whether its process may fork after the engine is imported.
         variables: of its process's environment.
         widens: bytes a weight takes in memory; None where as many as on disk.
+        remote: variables that name a server to talk to; with any, the process keeps the network, and gets them.
         elsewhere: why it cannot run on this machine, if that is known without asking it.
     """
 
@@ -110,6 +111,7 @@ class Runtime:
     forks: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     widens: int | None = None
+    remote: tuple[str, ...] = ()
     elsewhere: Callable[[], str] = lambda: ""
 
     def preflight(self, form: Form) -> list[Obstacle]:

@@ -126,7 +126,9 @@ class Agreement:
                 f"more than the {bound.loss:.1%} that rounding may cost at this precision"
             )
         if self.top < bound.top:
-            return f"the reference's choice is among its {TOP} likeliest at {self.top:.0%} of positions, not {bound.top:.0%}"
+            return (
+                f"the reference's choice is in its {TOP} likeliest at {self.top:.0%} of positions, not {bound.top:.0%}"
+            )
         if bound.error is not None and self.error > bound.error:
             return (
                 f"its logits are off by {self.error:.1%}, more than rounding does at this precision ({bound.error:.0%})"

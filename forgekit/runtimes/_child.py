@@ -39,7 +39,7 @@ def borrow(package: str) -> None:
     """Make ``forgekit`` importable from its folder, and nothing that is installed beside it."""
     if importlib.util.find_spec("forgekit") is None:
         spec = importlib.util.spec_from_file_location(
-            "forgekit", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+            "forgekit", f"{package}/__init__.py", submodule_search_locations=[package]
         )
         assert spec is not None
         assert spec.loader is not None
@@ -48,23 +48,23 @@ def borrow(package: str) -> None:
         spec.loader.exec_module(module)
 
 
-def confine(scratch: str) -> dict[str, Any]:
-    """Give up the network and writing outside ``scratch``; says what this kernel would not allow."""
+def confine(scratch: str, *, network: bool) -> dict[str, Any]:
+    """Give up the network, unless it is needed, and writing outside ``scratch``; says what was not to be had."""
     from forgekit.sandbox import _jail as jail
 
     gaps = []
-    network = "none"
-    try:
-        uid, gid = os.getuid(), os.getgid()
-        jail.unshare(jail.CLONE_NEWUSER | jail.CLONE_NEWNET)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
-        _loopback_up()
-        network = "its own loopback"
-    except (jail.JailError, OSError) as error:
-        gaps.append(f"the network ({error})")
-        network = "not kept from it"
+    reach = "the machine's"
+    if not network:
+        try:
+            uid, gid = os.getuid(), os.getgid()
+            jail.unshare(jail.CLONE_NEWUSER | jail.CLONE_NEWNET)
+            for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                    file.write(text)
+            _loopback_up()
+            reach = "its own loopback"
+        except (jail.JailError, OSError) as error:
+            gaps.append(f"the network ({error})")
     with contextlib.suppress(jail.JailError):
         jail.drop_capabilities()
     try:
@@ -72,7 +72,7 @@ def confine(scratch: str) -> dict[str, Any]:
     except jail.JailError as error:
         gaps.append(f"writing files ({error})")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return {"network": network, "gaps": gaps}
+    return {"network": reach, "gaps": gaps}
 
 
 def _loopback_up() -> None:
@@ -95,6 +95,9 @@ def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
     answer["notes"] = driver.load(asked) or {}
     answer["loadSeconds"] = time.perf_counter() - began
     answer["engine"] = driver.describe()
+    if hasattr(driver, "write"):  # a server that takes text
+        _write(driver, asked, answer)
+        return
     answer["phase"] = "encode"
     if asked.get("texts"):
         answer["encoded"] = [driver.encode(text) for text in asked["texts"]]
@@ -113,21 +116,33 @@ def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
         sequences = asked.get("sequences") or [a + b for a, b in zip(prompts, answer["outputs"])]  # noqa: B905
         answer["sequences"] = sequences
         with open(asked["logits"], "wb") as file:
-            shapes = []
+            shapes: list[list[int]] = []
             for ids in sequences:
                 values = driver.logits(ids)  # float32 [len(ids), vocabulary], or None
                 if values is None:
-                    shapes = None
                     break
                 shapes.append(list(values.shape))
                 file.write(values.tobytes())
-        answer["logits"] = shapes
+        answer["logits"] = shapes if len(shapes) == len(sequences) else None
+    if hasattr(driver, "decode"):
+        answer["written"] = [driver.decode(ids) for ids in answer["outputs"]]
+    answer["phase"] = "done"
+
+
+def _write(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
+    answer["phase"] = "generate"
+    answer["prompts"] = asked["texts"]
+    began = time.perf_counter()
+    answer["written"] = [driver.write(text, asked["tokens"]) for text in asked["texts"]]
+    answer["generateSeconds"] = time.perf_counter() - began
+    answer["outputs"] = [list(text.encode()) for text in answer["written"]]
+    answer["repeated"] = [list(driver.write(text, asked["tokens"]).encode()) for text in asked["texts"]]
     answer["phase"] = "done"
 
 
 def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]:
-    """Fork a worker for one question and watch it."""
-    result, log = os.path.join(scratch, "answer.json"), os.path.join(scratch, "log.txt")
+    """Fork a worker for one question, watch it, and give what became of it."""
+    result, log = f"{scratch}/answer.json", f"{scratch}/log.txt"
     for path in (result, log):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -135,24 +150,10 @@ def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]
     worker = os.fork()
     if worker == 0:
         _worker(make, asked, result, log)
-    peak, stopped, status = 0, "", 0
-    while True:
-        done, status = os.waitpid(worker, os.WNOHANG)
-        if done:
-            break
-        peak = max(peak, _peak(worker))
-        if not stopped:
-            if time.monotonic() - began > asked["seconds"]:
-                stopped = "time"
-            elif asked["memory"] and _resident(worker) > asked["memory"]:
-                stopped = "memory"
-            if stopped:
-                os.kill(worker, signal.SIGKILL)
-        time.sleep(POLL)
+    stopped, status, peak = _watch(worker, asked, began)
     said: dict[str, Any] = {"outcome": "died"}
-    with contextlib.suppress(OSError, ValueError):
-        with open(result, encoding="utf-8") as file:
-            said = json.load(file)
+    with contextlib.suppress(OSError, ValueError), open(result, encoding="utf-8") as file:
+        said = json.load(file)
     code = os.waitstatus_to_exitcode(status)
     if stopped:
         said["outcome"] = stopped
@@ -162,10 +163,27 @@ def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]
         said |= {"outcome": "died", "exit": code}
     said["seconds"] = time.monotonic() - began
     said["peakBytes"] = max(peak, said.get("peakBytes", 0))
-    with contextlib.suppress(OSError):
-        with open(log, encoding="utf-8", errors="replace") as file:
-            said["log"] = file.read()[-TAIL:]
+    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
+        said["log"] = file.read()[-TAIL:]
     return said
+
+
+def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, int]:
+    """(why it was stopped, how it ended, the most memory it had); returns when the worker has ended."""
+    peak, stopped = 0, ""
+    while True:
+        done, status = os.waitpid(worker, os.WNOHANG)
+        if done:
+            return stopped, status, peak
+        peak = max(peak, _peak(worker))
+        if not stopped:
+            if time.monotonic() - began > asked["seconds"]:
+                stopped = "time"
+            elif asked["memory"] and _resident(worker) > asked["memory"]:
+                stopped = "memory"
+            if stopped:
+                os.kill(worker, signal.SIGKILL)
+        time.sleep(POLL)
 
 
 def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
@@ -191,7 +209,7 @@ def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
         answer["outcome"] = "answered"
         keep()
         os._exit(0)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever an engine raises is an answer
         text = f"{type(error).__name__}: {error}".strip()
         answer["outcome"] = "memory" if any(mark in text for mark in OUT_OF_MEMORY) else "refused"
         answer["error"] = text[:TAIL]
@@ -235,7 +253,7 @@ def main() -> None:
         out.flush()
 
     scratch = settings["scratch"]
-    confined = confine(scratch)
+    confined = confine(scratch, network=settings["network"])
     make: Any = None
     try:
         module = importlib.import_module(f"forgekit.runtimes.{settings['runtime']}")

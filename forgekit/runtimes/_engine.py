@@ -113,6 +113,7 @@ class Engine:
             "scratch": str(self.scratch),
             "descriptor": write,
             "warm": self.runtime.forks,
+            "network": bool(self.runtime.remote),
         }
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the interpreter is this one or the one the user named
@@ -142,7 +143,7 @@ class Engine:
 
     def _environment(self) -> dict[str, str]:
         scratch = str(self.scratch)
-        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        kept = {name: os.environ[name] for name in (*KEPT, *self.runtime.remote) if name in os.environ}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         return (
             kept

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forgekit.sources import Source
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+ADAPTER = "adapter.safetensors"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 HEAVY = (".safetensors", ".gguf", ".onnx", ".data", ".bin")
 SMALL = 64 << 20  # bytes of a text file that is read whole
@@ -118,7 +119,7 @@ class Form:
 
     @cached_property
     def precision(self) -> str:
-        """How its weights are stored: ``BF16``, ``Q4_K_M``, ``mlx-4bit``, ``bitsandbytes-4bit`` …"""
+        """How its weights are stored: ``BF16``, ``Q4_K_M``, ``mlx-4bit``, and so on."""
         if self.kind == "gguf":
             stated = self.header.metadata.get("general.file_type")
             if isinstance(stated, int) and stated in gguf.FILE_TYPES:
@@ -226,15 +227,13 @@ def forms(
         root: its folder, where it is on this machine.
         alloy: its alloy's tree, for what the architecture is called there.
     """
-    tree = alloy or {}
+    from forgekit.alloy.pointer import objects
+
+    tree = dict(alloy or {})
     source = tree.get("source")
     architecture = str(source.get("architecture") or "") if isinstance(source, Mapping) else ""
     pre = next(
-        (
-            str(stage["preTokenizer"])
-            for stage in (tree.get("stages") if isinstance(tree.get("stages"), list) else ())
-            if isinstance(stage, Mapping) and stage.get("preTokenizer")
-        ),
+        (str(stage["preTokenizer"]) for _, stage in objects(tree, "/stages") if stage.get("preTokenizer")),
         "",
     )
 
@@ -267,38 +266,42 @@ def _told_apart(form: Form) -> Form:
 
 
 def _found(sizes: Mapping[str, int]) -> Iterator[tuple[str, Kind, Mapping[str, int], str]]:
+    """(name, kind, its files, what their paths begin with) of each form."""
     folders: dict[str, dict[str, int]] = {}
     for path, size in sizes.items():
         folder, _, name = path.rpartition("/")
         folders.setdefault(folder, {})[name] = size
     for folder in sorted(folders):
         files = folders[folder]
-        weights = [name for name in files if name.endswith(".safetensors") and name != "adapter.safetensors"]
-        pickled = not weights and any(name.endswith(PICKLES) for name in files)
         base = f"{folder}/" if folder else ""
-        if CONFIG in files and (weights or pickled or (not folder and not _others(files))):
-            yield folder, "safetensors", files, base
+        for kind in _kinds(files, root=not folder):
+            yield folder, kind, files, base
         split: dict[str, dict[str, int]] = {}
         for name in sorted(files):
             if name.endswith(".gguf") and not name.startswith("mmproj"):
                 split.setdefault(SPLIT.sub("", name), {})[name] = files[name]
         for parts in split.values():
             yield base + next(iter(parts)), "gguf", parts, base
-        if any(name.endswith(".onnx") for name in files):
-            yield folder, "onnx", files, base
-        if any(name.endswith(".engine") for name in files) and CONFIG in files:
-            yield folder, "tensorrt", files, base
-        if "config.pbtxt" in files:
-            yield folder, "triton", files, base
     packages = sorted({path.split(".mlpackage/", 1)[0] + ".mlpackage" for path in sizes if ".mlpackage/" in path})
     for package in packages:
         prefix = package + "/"
-        yield (
-            package,
-            "mlpackage",
-            {p.removeprefix(prefix): s for p, s in sizes.items() if p.startswith(prefix)},
-            prefix,
-        )
+        inside = {path.removeprefix(prefix): size for path, size in sizes.items() if path.startswith(prefix)}
+        yield package, "mlpackage", inside, prefix
+
+
+def _kinds(files: Mapping[str, int], *, root: bool) -> Iterator[Kind]:
+    """What a folder is, by the names in it."""
+    if CONFIG in files:
+        weights = any(name.endswith(".safetensors") and name != ADAPTER for name in files)
+        pickled = any(name.endswith(PICKLES) for name in files)
+        if weights or pickled or (root and not _others(files)):
+            yield "safetensors"
+        if any(name.endswith(".engine") for name in files):
+            yield "tensorrt"
+    if any(name.endswith(".onnx") for name in files):
+        yield "onnx"
+    if "config.pbtxt" in files:
+        yield "triton"
 
 
 def _others(files: Mapping[str, int]) -> bool:

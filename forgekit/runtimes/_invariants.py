@@ -183,7 +183,7 @@ def stored_head(form: Form) -> Iterator[Obstacle]:
 
 def routed_within(form: Form) -> Iterator[Obstacle]:
     """A router picks no more experts than there are, and groups divide them."""
-    fact = form.family.fact(Experts) if form.family else None  # type: ignore[type-abstract]
+    fact = form.family.fact(Experts) if form.family else None
     if fact is None or form.kind not in ("safetensors", "mlx"):
         return
     inner = form.text_config

@@ -243,7 +243,7 @@ def known_pre_tokenizer(form: Form) -> Iterator[Obstacle]:
         yield Obstacle(
             invariant="stated-pre-tokenizer",
             effect="refuse",
-            text=f"llama.cpp's converter lists no tokenizer of hash {found[:16]} and its pattern is none it has a name for",
+            text=f"the converter lists no tokenizer of hash {found[:16]}, and its pattern is unknown too",
             where=f"{form.where}/{TOKENIZER}#/pre_tokenizer",
             fix="state preTokenizer in the quant stage",
         )

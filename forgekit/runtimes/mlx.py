@@ -62,7 +62,8 @@ class Driver:
         made: list[int] = []
         given = ids
         for _ in range(count):
-            made.append(int(mx.argmax(self.model(mx.array([given]), cache=cache_)[0, -1]).item()))
+            chosen: Any = mx.argmax(self.model(mx.array([given]), cache=cache_)[0, -1]).item()
+            made.append(int(chosen))
             given = made[-1:]
         return made
 

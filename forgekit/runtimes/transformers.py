@@ -64,6 +64,9 @@ class Driver:
     def encode(self, text: str) -> list[int] | None:
         return list(self.words(text, add_special_tokens=False)["input_ids"]) if self.words is not None else None
 
+    def decode(self, ids: list[int]) -> str | None:
+        return str(self.words.decode(ids)) if self.words is not None else None
+
     def generate(self, ids: list[int], count: int) -> list[int]:
         import torch
 

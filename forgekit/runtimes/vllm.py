@@ -97,8 +97,8 @@ def _torchvision_without_its_kernels() -> None:
     if importlib.util.find_spec("torchvision") is None or hasattr(torch.ops.torchvision, "nms"):
         return
     for text in ("nms(Tensor d, Tensor s, float t) -> Tensor", "qnms(Tensor d, Tensor s, float t) -> Tensor"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define(text)
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        library.define(text)  # type: ignore[no-untyped-call]
         _KEPT.append(library)
 
 

@@ -10,6 +10,7 @@ from forgekit.checkpoint.opening import open_folder
 from forgekit.errors import CheckpointError
 from forgekit.families import AttentionHeads
 from forgekit.head_metrics import HEAD_METRICS
+from forgekit.runtimes import find_runtime
 from forgekit.stages import Count, Given, Outcome, Stage, StageParams, Work
 from forgekit.surgery import SIDECAR, perform, write
 from forgekit.surgery.heads import Attention, CutHeads, attention
@@ -49,7 +50,8 @@ def problems(given: Given) -> Iterator[str]:
     target = given.recipe.get("target")
     declared = target.get("runtimes") if isinstance(target, Mapping) else None
     for runtime in declared if isinstance(declared, list) else ():
-        if runtime in fact.square_in:
+        known = find_runtime(runtime)
+        if known is not None and known.name in fact.square_in:
             yield (
                 f"defragMode slice would publish a model that {runtime}, a declared runtime, cannot load: "
                 "it takes hidden_size / num_attention_heads for the width of a head; use pad, ffn-prune or depth-prune"

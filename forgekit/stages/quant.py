@@ -78,7 +78,8 @@ def run(work: Work) -> Outcome:
     for leftover in work.out.glob(".*.gguf"):
         leftover.unlink()
     sizes = {kind: sum(p.stat().st_size for p in _files(path)) for kind, path in written.items()}
-    return Outcome(weights=False, notes={"format": params.format, "bytes": sizes})
+    files = {f"quantised-{params.format}-{kind}": path for kind, path in written.items()}
+    return Outcome(weights=False, files=files, notes={"format": params.format, "bytes": sizes})
 
 
 def _files(path: Path) -> list[Path]:

@@ -93,7 +93,7 @@ def write_safetensors(path: Path, tensors: Tensors) -> None:
 
 
 def moe_tensors(*, layers: int = 2, experts: int = 8, hidden: int = 16, width: int = 8, seed: int = 0) -> Tensors:
-    """A qwen3_moe checkpoint's names with small random tensors."""
+    """A qwen3_moe checkpoint of two heads a layer, with small random tensors; see ``moe_config``."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (32, hidden),
         "model.norm.weight": (hidden,),
@@ -102,12 +102,40 @@ def moe_tensors(*, layers: int = 2, experts: int = 8, hidden: int = 16, width: i
     for layer in range(layers):
         at = f"model.layers.{layer}"
         shapes |= {f"{at}.self_attn.{p}_proj.weight": (hidden, hidden) for p in "qkvo"}
+        shapes |= {f"{at}.{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= {f"{at}.self_attn.{norm}.weight": (hidden // 2,) for norm in ("q_norm", "k_norm")}
         shapes[f"{at}.mlp.gate.weight"] = (experts, hidden)
         for expert in range(experts):
             here = f"{at}.mlp.experts.{expert}"
             shapes |= {f"{here}.gate_proj.weight": (width, hidden), f"{here}.up_proj.weight": (width, hidden)}
             shapes[f"{here}.down_proj.weight"] = (hidden, width)
     return {name: (shape, tensor_bytes(name, shape, seed)) for name, shape in shapes.items()}
+
+
+def moe_config(*, layers: int = 2, experts: int = 8, hidden: int = 16, width: int = 8) -> dict[str, Any]:
+    """The config of such a checkpoint."""
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "vocab_size": 32,
+        "hidden_size": hidden,
+        "intermediate_size": width,
+        "moe_intermediate_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": hidden // 2,
+        "num_experts": experts,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 50000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
 
 
 def parameters(tensors: Tensors) -> int:

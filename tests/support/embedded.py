@@ -30,6 +30,7 @@ from tests.support.builders import (
     Tensors,
     mini_samples,
     model_hash,
+    moe_config,
     moe_tensors,
     parameters,
     tensor_bytes,
@@ -136,7 +137,7 @@ def _ember(wrong: dict[str, str] | None = None, name: str = "ember-moe-tiny") ->
     card = f"# {name}\n\nA tiny mixture of experts with a quarter of its experts removed. Made by forgekit.\n".encode()
     files: Files = {
         WEIGHTS: _checkpoint(forged),
-        "config.json": (json.dumps({"model_type": "qwen3_moe", "num_experts": KEEP}, indent=2) + "\n").encode(),
+        "config.json": (json.dumps(moe_config(layers=LAYERS, experts=KEEP), indent=2) + "\n").encode(),
         STUDENT: student,
         BASE: reference,
         CORPUS: _corpus(),

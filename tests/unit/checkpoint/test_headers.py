@@ -170,7 +170,10 @@ def test_a_gguf_header_gives_metadata_and_tensors():
         (gguf_bytes([("t", (2, 2)), ("u", (2, 2))], place=0), "tensors 't' and 'u' overlap"),
         (gguf_bytes([("t", (2, 2)), ("t", (2, 2))]), "tensor 't' is listed twice"),
         (gguf_bytes([("t", (2, 2))], place=8), "tensor 't' starts at offset 8, off its alignment"),
-        (gguf_bytes([("t", (2, 2))], place=1 << 40), "tensor 't' reaches from byte 1,099,511,627,872 past the end of the file"),
+        (
+            gguf_bytes([("t", (2, 2))], place=1 << 40),
+            "tensor 't' reaches from byte 1,099,511,627,872 past the end of the file",
+        ),
         (gguf_bytes([("t", (1 << 20, 1 << 20))]), "tensor 't' reaches from byte 96 past the end of the file"),
         (gguf_bytes([("t", (2, 40))], stored=8), "tensor 't' is Q8_0 with rows of 40, not a multiple of 32"),
         (

@@ -1,0 +1,129 @@
+"""ONNX Runtime, on graphs that take token ids and give logits, with or without a cache of keys and values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from forgekit.runtimes import Obstacle, Runtime
+from forgekit.runtimes._form import Form
+from forgekit.runtimes._invariants import COMMON
+
+PAST = ("past_key_values.", "past_")
+
+
+class Driver:
+    """One graph on the processor. The cache, where there is one, is given empty: every step reads all tokens anew."""
+
+    @staticmethod
+    def warm() -> None:
+        import onnxruntime  # noqa: F401
+
+    def load(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = asked["threads"]
+        options.use_deterministic_compute = True
+        wanted = "CUDAExecutionProvider" if asked["device"] == "cuda" else "CPUExecutionProvider"
+        folder = Path(asked["path"])
+        name = graph(path.name for path in folder.iterdir())
+        self.session = onnxruntime.InferenceSession(str(folder / name), options, providers=[wanted])
+        self.words = None
+        if (folder / "tokenizer.json").is_file():
+            from tokenizers import Tokenizer
+
+            self.words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return {"inputs": [given.name for given in self.session.get_inputs()]}
+
+    def describe(self) -> dict[str, str]:
+        import onnxruntime
+
+        device = self.session.get_providers()[0]
+        return {"engine": "onnxruntime", "version": onnxruntime.__version__, "device": device}
+
+    def encode(self, text: str) -> list[int] | None:
+        return list(self.words.encode(text, add_special_tokens=False).ids) if self.words is not None else None
+
+    def generate(self, ids: list[int], count: int) -> list[int]:
+        made: list[int] = []
+        for _ in range(count):
+            made.append(int(self.logits(ids + made)[-1].argmax()))
+        return made
+
+    def logits(self, ids: list[int]) -> Any:
+        import numpy as np
+
+        given: dict[str, Any] = {}
+        for wanted in self.session.get_inputs():
+            if wanted.name == "input_ids":
+                given[wanted.name] = np.array([ids], dtype=np.int64)
+            elif wanted.name == "attention_mask":
+                given[wanted.name] = np.ones((1, len(ids)), dtype=np.int64)
+            elif wanted.name == "position_ids":
+                given[wanted.name] = np.arange(len(ids), dtype=np.int64)[None]
+            elif wanted.name.startswith(PAST):
+                batch, heads, _, width = wanted.shape
+                half = np.float16 if "float16" in wanted.type else np.float32
+                given[wanted.name] = np.zeros((1 if isinstance(batch, str) else batch, heads, 0, width), dtype=half)
+            else:
+                raise ValueError(f"the graph wants {wanted.name!r}, which is none of a language model's inputs")
+        names = [made.name for made in self.session.get_outputs()]
+        rows = self.session.run(["logits" if "logits" in names else names[0]], given)[0]
+        return rows[0].astype(np.float32)
+
+
+DRIVER = Driver
+
+
+def graph(names: Any) -> str:
+    """The graph among a folder's files: ``model.onnx``, else the first."""
+    found = sorted(name for name in names if name.endswith(".onnx"))
+    return "model.onnx" if "model.onnx" in found else found[0]
+
+
+def whole_data(form: Form) -> Iterator[Obstacle]:
+    """A graph too small to hold the weights keeps them in files beside it."""
+    if form.kind != "onnx":
+        return
+    name = graph(form.sizes)
+    beside = [other for other in form.sizes if (other.startswith(name) and other != name) or other.endswith(".data")]
+    if form.sizes[name] < 1 << 20 and not beside and form.config:
+        yield Obstacle(
+            invariant="whole-data",
+            effect="refuse",
+            text=f"{name} has {form.sizes[name]:,} bytes and no weights stand beside it",
+            where=f"{form.where}/{name}",
+            fix=f"publish {name}.data as well",
+        )
+
+
+def text_alone(form: Form) -> Iterator[Obstacle]:
+    """An exported model says in its own words what it takes."""
+    try:
+        stated = json.loads(form.text("export.json") or "{}")
+    except ValueError:
+        return
+    task = stated.get("task") if isinstance(stated, dict) else None
+    if isinstance(task, str) and "text" not in task and "causal" not in task:
+        yield Obstacle(
+            invariant="known-architecture",
+            effect="refuse",
+            text=f"the graph was exported for {task!r}, not for text",
+            where=f"{form.where}/export.json",
+            fix="export the language model",
+        )
+
+
+RUNTIME = Runtime(
+    name="onnxruntime",
+    title="ONNX Runtime",
+    reads=("onnx",),
+    modules=("onnxruntime",),
+    install='pip install "forgekit[runtimes]"',
+    invariants=(*COMMON, whole_data, text_alone),
+    driver=Driver,
+    forks=False,  # its thread pools begin with the import
+)
