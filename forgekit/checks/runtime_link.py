@@ -44,7 +44,9 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
     return _run_again(claim, link, name, evidence)
 
 
-def _run_again(claim: Claim, link: Mapping[str, Any], name: str, evidence: Evidence) -> Finding:
+def _run_again(  # noqa: PLR0911 - one per reason
+    claim: Claim, link: Mapping[str, Any], name: str, evidence: Evidence
+) -> Finding:
     bound = "the link is for the bytes that fileHashes lists"
     runtime = find_runtime(link.get("runtime"))
     if runtime is None:

@@ -27,6 +27,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -87,32 +88,32 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Load and generate; what is known so far stands in ``answer`` at every moment."""
-    answer["phase"] = "load"
+def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Callable[[str], None]) -> None:
+    """Load and generate. ``begin`` puts down what comes next, for whoever finds this process dead."""
+    begin("load")
     answer["baselineBytes"] = _peak(os.getpid())
     began = time.perf_counter()
     answer["notes"] = driver.load(asked) or {}
     answer["loadSeconds"] = time.perf_counter() - began
     answer["engine"] = driver.describe()
     if hasattr(driver, "write"):  # a server that takes text
-        _write(driver, asked, answer)
+        _write(driver, asked, answer, begin)
         return
-    answer["phase"] = "encode"
+    begin("encode")
     if asked.get("texts"):
         answer["encoded"] = [driver.encode(text) for text in asked["texts"]]
     prompts = asked.get("prompts") or answer.get("encoded")
     if not prompts or not all(prompts):
         prompts = asked["fallback"]
     answer["prompts"] = prompts
-    answer["phase"] = "generate"
+    begin("generate")
     began = time.perf_counter()
     answer["outputs"] = [driver.generate(ids, asked["tokens"]) for ids in prompts]
     answer["generateSeconds"] = time.perf_counter() - began
     if asked.get("repeat", True):
         answer["repeated"] = [driver.generate(ids, asked["tokens"]) for ids in prompts]
     if asked.get("logits"):
-        answer["phase"] = "logits"
+        begin("logits")
         sequences = asked.get("sequences") or [a + b for a, b in zip(prompts, answer["outputs"])]  # noqa: B905
         answer["sequences"] = sequences
         with open(asked["logits"], "wb") as file:
@@ -126,18 +127,18 @@ def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
         answer["logits"] = shapes if len(shapes) == len(sequences) else None
     if hasattr(driver, "decode"):
         answer["written"] = [driver.decode(ids) for ids in answer["outputs"]]
-    answer["phase"] = "done"
+    begin("done")
 
 
-def _write(driver: Any, asked: dict[str, Any], answer: dict[str, Any]) -> None:
-    answer["phase"] = "generate"
+def _write(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Callable[[str], None]) -> None:
+    begin("generate")
     answer["prompts"] = asked["texts"]
     began = time.perf_counter()
     answer["written"] = [driver.write(text, asked["tokens"]) for text in asked["texts"]]
     answer["generateSeconds"] = time.perf_counter() - began
     answer["outputs"] = [list(text.encode()) for text in answer["written"]]
     answer["repeated"] = [list(driver.write(text, asked["tokens"]).encode()) for text in asked["texts"]]
-    answer["phase"] = "done"
+    begin("done")
 
 
 def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]:
@@ -188,13 +189,17 @@ def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, 
 
 def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
     """Never returns."""
-    answer: dict[str, Any] = {"outcome": "working", "phase": "start"}
+    answer: dict[str, Any] = {"outcome": "working"}
 
     def keep() -> None:
         answer["peakBytes"] = _peak(os.getpid())
         with open(result + ".partial", "w", encoding="utf-8") as file:
             json.dump(answer, file)
         os.replace(result + ".partial", result)
+
+    def begin(phase: str) -> None:
+        answer["phase"] = phase
+        keep()
 
     try:
         die_with_parent()
@@ -204,8 +209,8 @@ def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if asked["memory"] and asked.get("device", "cpu") == "cpu":
             resource.setrlimit(resource.RLIMIT_DATA, (asked["memory"], asked["memory"]))
-        keep()
-        work(make(), asked, answer)
+        begin("load")
+        work(make(), asked, answer, begin)
         answer["outcome"] = "answered"
         keep()
         os._exit(0)
@@ -241,6 +246,19 @@ def _resident(pid: int) -> int:
     return _status(pid, b"VmRSS:")
 
 
+def _module(name: str, file: str) -> Any:
+    """The module a driver stands in: forgekit's own by name, somebody else's by its file."""
+    if name.startswith("forgekit."):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
     die_with_parent()
@@ -256,8 +274,7 @@ def main() -> None:
     confined = confine(scratch, network=settings["network"])
     make: Any = None
     try:
-        module = importlib.import_module(f"forgekit.runtimes.{settings['runtime']}")
-        make = module.DRIVER
+        make = getattr(_module(settings["module"], settings["file"]), settings["driver"])
         if settings["warm"]:
             make.warm()
     except BaseException as error:  # noqa: BLE001 - said, not thrown: the other side decides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import select
@@ -106,9 +107,12 @@ class Engine:
         """None once the engine is ready; else why it is not."""
         if self._process is not None and self._process.poll() is None:
             return None
+        self._end()
         read, write = os.pipe()
         settings = {
-            "runtime": self.runtime.name,
+            "module": self.runtime.driver.__module__,
+            "driver": self.runtime.driver.__qualname__,
+            "file": inspect.getfile(self.runtime.driver),
             "package": str(Path(forgekit.__file__).parent),
             "scratch": str(self.scratch),
             "descriptor": write,
@@ -116,16 +120,17 @@ class Engine:
             "network": bool(self.runtime.remote),
         }
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the interpreter is this one or the one the user named
-                [self.python, "-P", "-s", str(CHILD), json.dumps(settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=(self.scratch / "engine.txt").open("wb"),
-                pass_fds=(write,),
-                env=self._environment(),
-                cwd=self.scratch,
-                start_new_session=True,
-            )
+            with (self.scratch / "engine.txt").open("wb") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - the interpreter is this one or the one the user named
+                    [self.python, "-P", "-s", str(CHILD), json.dumps(settings)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=(write,),
+                    env=self._environment(),
+                    cwd=self.scratch,
+                    start_new_session=True,
+                )
         except OSError as error:
             os.close(read)
             os.close(write)

@@ -29,6 +29,7 @@ TEXTS = ("The capital of France is", "def fibonacci(n):\n    ", "Once upon a tim
 TOKENS = 8  # generated after each prompt
 PROMPT_LENGTH = 8  # of prompts made of ids, where no tokenizer can be had
 DEFAULT_MEMORY = 8 << 30  # where the machine does not say what it has
+UNREADABLE = "unreadable"  # stands for the precision of a form whose headers are not
 OVERHEAD = 2 << 30  # bytes an engine takes beside the weights
 
 
@@ -193,25 +194,19 @@ class Bench:
             evidence["convertedFrom"] = form.name or "the checkpoint"
         if answer.outcome == "missing":
             return said(Verdict.UNCHECKED, f"{runtime.title} does not start here: {answer.said}" + _foretell(foretold))
-        if answer.outcome != "answered":
-            return said(Verdict.REFUTED, _refusal(answer), asked=True, **evidence)
         verdict, reason, more = self._judge(ready, runtime, answer, None if own else reference)
         return said(verdict, reason, asked=True, **evidence, **more)
 
     def _judge(  # noqa: PLR0911 - one per verdict and reason
         self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | str | None
     ) -> tuple[Verdict, str, dict[str, Any]]:
+        if answer.outcome != "answered":
+            return Verdict.REFUTED, _refusal(answer), {}
         found = answer.found
-        fault = insane(found, form.vocabulary)
+        logits = self._logits(runtime, found)
+        fault = insane(found, form.vocabulary, logits)
         if fault:
             return Verdict.REFUTED, fault, {}
-        faults = found.get("notes", {}).get("faults")
-        if faults:
-            told = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in faults.items())
-            return Verdict.REFUTED, f"it loads, and makes up what it does not find ({told})", {"faults": faults}
-        logits = self._logits(runtime, found)
-        if logits is not None and not all(_finite(rows) for rows in logits):
-            return Verdict.REFUTED, "its logits hold NaN or infinities", {}
         loaded = f"loads in {found['loadSeconds']:.2f} s and generates, twice the same"
         if reference is None:
             return Verdict.CONFIRMED, f"{loaded}; every tensor finds its place", {}
@@ -402,18 +397,23 @@ def _agreed(
     return Verdict.CONFIRMED, f"{loaded}; {same} as Transformers, logits {agreement.error:.1e} apart", more
 
 
-def insane(found: Mapping[str, Any], vocabulary: int | None) -> str:
-    """What is not sane in what an engine generated, in words; empty where nothing is."""
+def insane(found: Mapping[str, Any], vocabulary: int | None, logits: Sequence[Any] | None = None) -> str:
+    """What is not sane in what an engine did, in words; empty where nothing is."""
+    faults = found.get("notes", {}).get("faults")
+    if faults:
+        told = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in faults.items())
+        return f"it loads, and makes up what it does not find ({told})"
     outputs = found["outputs"]
     if not outputs or not all(outputs):
         return "it loads and generates nothing"
-    shapes = found.get("logits") or ()
-    limit = max([vocabulary or 0, *(columns for _, columns in shapes)]) or None
+    limit = max([vocabulary or 0, *(rows.shape[1] for rows in logits or ())]) or None
     stray = next((token for output in outputs for token in output if token < 0 or (limit and token >= limit)), None)
     if stray is not None:
         return f"it generates the token id {stray}, and there are {limit}"
     if "repeated" in found and found["repeated"] != outputs:
         return "asked twice, it answers differently, decoding greedily"
+    if logits is not None and not all(map(_finite, logits)):
+        return "its logits hold NaN or infinities"
     return ""
 
 
@@ -463,7 +463,9 @@ def choose(runtime: Runtime, forms: Sequence[Form]) -> list[Form]:
     own = [form for form in forms if form.kind in runtime.reads]
     if own or runtime.makes is None:
         return own
-    return [form for form in forms if form.kind == "safetensors" and not form.quantised][:1]
+    return [form for form in forms if form.kind == "safetensors" and (_whole(form) or _precision(form) == UNREADABLE)][
+        :1
+    ]
 
 
 def matrix(
@@ -546,7 +548,7 @@ def _precision(form: Form) -> str:
     try:
         return form.precision
     except ForgeError:
-        return "unreadable"
+        return UNREADABLE
 
 
 def _refusal(answer: Answer) -> str:

@@ -60,9 +60,6 @@ class Driver:
         return np.asarray(out["logits" if "logits" in out else self.made[0]], dtype=np.float32)[0]
 
 
-DRIVER = Driver
-
-
 def whole_package(form: Form) -> Iterator[Obstacle]:
     """A package's manifest lists what it holds, and the model among it."""
     if form.kind != "mlpackage":

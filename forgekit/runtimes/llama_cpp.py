@@ -117,9 +117,6 @@ class Driver:
             llama_cpp.llama_batch_free(batch)
 
 
-DRIVER = Driver
-
-
 @cache
 def converted_architectures() -> frozenset[str]:
     """Class names the converter on this machine knows, read from its source; empty where it is not here."""
@@ -190,8 +187,8 @@ def grouped_routing(form: Form) -> Iterator[Obstacle]:
         yield Obstacle(
             invariant="grouped-routing",
             effect="wrong",
-            text=f"{used} of {groups} expert groups are used, ranked as DeepSeek-V2 does; llama.cpp ranks them otherwise "
-            "and other experts answer, silently",
+            text=f"{used} of {groups} expert groups are used, ranked as DeepSeek-V2 does; llama.cpp ranks them "
+            "otherwise, and other experts answer, silently",
             where=f"{form.where}/config.json#/topk_method",
             fix="publish for another runtime",
         )

@@ -74,9 +74,6 @@ class Driver:
         return np.array(self.model(mx.array([ids]))[0].astype(mx.float32))
 
 
-DRIVER = Driver
-
-
 @cache
 def _models() -> Path | None:
     """Folder of mlx-lm's model files; None where it is not installed in this interpreter."""

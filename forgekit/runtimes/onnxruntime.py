@@ -75,9 +75,6 @@ class Driver:
         return rows[0].astype(np.float32)
 
 
-DRIVER = Driver
-
-
 def graph(names: Any) -> str:
     """The graph among a folder's files: ``model.onnx``, else the first."""
     found = sorted(name for name in names if name.endswith(".onnx"))

@@ -47,9 +47,6 @@ class Driver:
         return None if found is None else found.float().cpu().numpy()
 
 
-DRIVER = Driver
-
-
 def arguments(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the engine is made with: short sequences, no tokenizer, no code of the artifact's."""
     made: dict[str, Any] = {

@@ -88,9 +88,6 @@ class Driver:
         return out.logits[0].float().cpu().numpy()
 
 
-DRIVER = Driver
-
-
 def known_type(form: Form) -> Iterator[Obstacle]:
     """Every model type has a folder of its own in transformers."""
     spec = importlib.util.find_spec("transformers")

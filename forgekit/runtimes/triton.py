@@ -76,9 +76,6 @@ class Driver:
             raise RuntimeError(f"{self.server} does not answer: {error.reason}") from error
 
 
-DRIVER = Driver
-
-
 def address(url: str, name: str) -> tuple[str, str]:
     """(server, model) of an address.
 

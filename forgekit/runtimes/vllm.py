@@ -83,9 +83,6 @@ class Driver:
         return made
 
 
-DRIVER = Driver
-
-
 def _torchvision_without_its_kernels() -> None:
     """Let a torchvision built for CUDA be imported beside a torch built without it.
 

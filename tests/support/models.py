@@ -108,3 +108,23 @@ def a_recipe(name: str, stages: list[dict[str, Any]], folder: Path, **more: Any)
 
 def forge_it(path: Path, out: Path, **settings: Any) -> Forged:
     return forge(alloy.read_file(path), out, Settings(offline=True, **settings))
+
+
+def look_alike(name: str, folder: Path, without: tuple[str, ...] = (), **config: Any) -> Path:
+    """A family's tiny checkpoint under another config, its weights linked and not copied.
+
+    Args:
+        without: config keys to leave out, after ``config`` was put in; in the text config where there is one.
+    """
+    target = folder / f"{name}-like"
+    target.mkdir(parents=True)
+    for path in base(name).iterdir():
+        if path.is_file() and path.name != "config.json":
+            (target / path.name).symlink_to(path.resolve())
+    tree = json.loads((base(name) / "config.json").read_text())
+    inner = tree.get("text_config", tree)
+    inner |= config
+    for key in without:
+        inner.pop(key, None)
+    (target / "config.json").write_text(json.dumps(tree, indent=2))
+    return target

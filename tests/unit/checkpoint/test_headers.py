@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import struct
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from forgekit.checkpoint import gguf, safetensors
 from forgekit.checkpoint.counting import count_parameters
 from forgekit.errors import CheckpointError
 from tests.support.builders import moe_tensors, parameters, write_safetensors
+from tests.support.gguf import gguf_bytes, text
 
 
 def reader(data):
@@ -110,22 +110,6 @@ def test_no_bytes_give_anything_but_tensors_or_a_checkpoint_error(data):
 
 
 # --- GGUF -------------------------------------------------------------------
-
-
-def text(value):
-    return struct.pack("<Q", len(value)) + value.encode()
-
-
-def gguf_bytes(tensors, metadata=(), *, version=3, magic=b"GGUF", padding=8192, stored=0, place=None):
-    made = magic + struct.pack("<IQQ", version, len(tensors), len(metadata))
-    for key, kind, payload in metadata:
-        made += text(key) + struct.pack("<I", kind) + payload
-    at = 0
-    for name, shape in tensors:
-        offset = at if place is None else place
-        made += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), stored, offset)
-        at += -(-math.prod(shape) * 4 // 32) * 32
-    return made + bytes(padding)
 
 
 METADATA = [
