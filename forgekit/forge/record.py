@@ -15,7 +15,7 @@ from forgekit.digest import Digest, model_hash, sha256_files
 from forgekit.errors import CheckpointError, DigestError
 
 DONE = "done.json"
-WEIGHTS = (".safetensors", ".gguf")
+WEIGHTS = (".safetensors", ".gguf", ".onnx", ".onnx.data")
 ADAPTER = "adapter.safetensors"
 MODEL_FILES = frozenset({CONFIG, INDEX, *COMPANIONS})
 

@@ -143,7 +143,7 @@ def load(
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"transformers cannot load the checkpoint: {first}", where=str(folder)) from error
-    if strategy.kind == "full":
+    if strategy.kind == "full" and getattr(whole, "hf_quantizer", None) is None:  # packed weights cannot be cast
         whole = whole.to(device=strategy.device, dtype=options["dtype"])
     if experts and hasattr(whole, "set_experts_implementation"):
         whole.set_experts_implementation(experts)

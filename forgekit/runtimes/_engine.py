@@ -219,8 +219,10 @@ def _last_line(log: str) -> str:
 
 def _told(log: str, said: str) -> str:
     """The line in which an engine written in C says what it did not like; its exception seldom does."""
-    marks = ("error", "fail", "wrong", "missing", "unknown", "invalid")
-    lines = [line.strip() for line in log.splitlines() if any(mark in line.lower() for mark in marks)]
-    lines = [line for line in lines if not line.startswith(("Traceback", "File ")) and line not in said]
-    lines = [line for line in lines if ":" in line and said[:40] not in line]
-    return lines[0][:300] if lines else ""
+    lines = [line.strip() for line in log.splitlines() if ":" in line]
+    lines = [line for line in lines if not line.startswith(("Traceback", "File ")) and said[:40] not in line]
+    for mark in ("error", "wrong", "missing", "invalid", "fail"):
+        found = next((line for line in lines if mark in line.lower() and line not in said), "")
+        if found:
+            return found[:300]
+    return ""

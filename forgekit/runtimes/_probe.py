@@ -459,10 +459,13 @@ def text_hash(value: Any) -> str:
 
 
 def choose(runtime: Runtime, forms: Sequence[Form]) -> list[Form]:
-    """The forms a runtime would be given: all of the kinds it reads, else what can be turned into one."""
-    own = [form for form in forms if form.kind in runtime.reads]
-    if own or runtime.makes is None:
-        return own
+    """The forms a runtime would be given: those of the best kind it reads, else what can be turned into one."""
+    for kind in runtime.reads:
+        own = [form for form in forms if form.kind == kind]
+        if own:
+            return own
+    if runtime.makes is None:
+        return []
     return [form for form in forms if form.kind == "safetensors" and (_whole(form) or _precision(form) == UNREADABLE)][
         :1
     ]

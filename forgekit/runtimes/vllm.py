@@ -176,6 +176,25 @@ def processor_files(form: Form) -> Iterator[Obstacle]:
         )
 
 
+def scaled_sections(form: Form) -> Iterator[Obstacle]:
+    """Positions in three sections (text, height, width) go through vLLM's plain and YaRN rotary classes only."""
+    inner = form.text_config
+    for key in ("rope_scaling", "rope_parameters"):
+        stated = inner.get(key)
+        if isinstance(stated, Mapping) and stated.get("mrope_section"):
+            kind = stated.get("rope_type", stated.get("type"))
+            if kind not in (None, "default", "mrope", "yarn"):
+                yield Obstacle(
+                    invariant="scaled-sections",
+                    effect="refuse",
+                    text=f"positions are in sections and rescaled by {kind!r}: vLLM then writes past its buffers and "
+                    "its process aborts",
+                    where=f"{form.where}/config.json#/{key}",
+                    fix="extend the context by YaRN",
+                )
+                return
+
+
 def no_bitsandbytes(form: Form) -> Iterator[Obstacle]:
     """The processor build has no kernels for weights that bitsandbytes packed."""
     if form.precision.startswith("bitsandbytes") and not _cuda():
@@ -202,6 +221,7 @@ RUNTIME = Runtime(
         head_widths,
         biased_head,
         processor_files,
+        scaled_sections,
         no_bitsandbytes,
     ),
     driver=Driver,

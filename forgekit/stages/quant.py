@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,28 @@ GGUF = {
 MLX = {"4bit": 4, "8bit": 8, "3bit": 3, "6bit": 6}
 BITSANDBYTES = {"nf4": 4, "fp4": 4, "int8": 8}
 DTYPES = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
+ONNX = ("f32", "int8")
+EXPORT = """\
+import sys
+from pathlib import Path
+import torch
+from forgekit.families import FAMILIES
+from forgekit.models.loading import load
+from transformers.exporters import OnnxConfig, OnnxExporter
+source, target, family = sys.argv[1:4]
+model = load(Path(source), FAMILIES[family], attention="eager").require_sound(Path(source)).text
+model.config.use_cache = False
+ids = torch.arange(3, 19).reshape(2, 8)
+inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True)).save_pretrained(target)
+if sys.argv[4] == "int8":
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    whole, small = Path(target, "model.onnx"), Path(target, "small.onnx")
+    quantize_dynamic(whole, small, weight_type=QuantType.QInt8, use_external_data_format=True)
+    for path in (whole, Path(target, "model.onnx.data")):
+        path.unlink()
+    small.rename(whole)
+"""
 TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
@@ -42,10 +65,8 @@ class Params(StageParams):
 
 def problems(given: Given) -> Iterator[str]:
     params = given.params
-    known = {"gguf": [*GGUF], "mlx": [*MLX], "safetensors": [*DTYPES, *BITSANDBYTES], "onnx": []}[params.format]
-    if not known:
-        yield f"format {params.format!r} is not written by this version; gguf, mlx and safetensors are"
-    elif strange := [name for name in params.quant_types if _named(params.format, name) not in known]:
+    known = {"gguf": [*GGUF], "mlx": [*MLX], "safetensors": [*DTYPES, *BITSANDBYTES], "onnx": [*ONNX]}[params.format]
+    if strange := [name for name in params.quant_types if _named(params.format, name) not in known]:
         yield f"quantTypes names {strange[0]!r}; {params.format} has {', '.join(known)}"
     if not params.quant_types:
         yield "quantTypes is empty"
@@ -59,7 +80,7 @@ def run(work: Work) -> Outcome:
     """Write one file or folder per type.
 
     Raises:
-        MachineError: llama.cpp, mlx-lm or bitsandbytes is missing.
+        MachineError: llama.cpp, mlx-lm, bitsandbytes or onnxruntime is missing.
         CheckpointError: the tool refuses the model; its own words are in the message.
     """
     params: Params = work.params
@@ -70,6 +91,8 @@ def run(work: Work) -> Outcome:
             written[kind] = _gguf(work, kind)
         elif params.format == "mlx":
             written[kind] = _mlx(work, kind)
+        elif params.format == "onnx":
+            written[kind] = _onnx(work, kind)
         elif kind in DTYPES:
             written[kind] = _cast(work, kind)
         else:
@@ -114,6 +137,22 @@ def _mlx(work: Work, kind: str) -> Path:
     if not target.is_dir():
         run_python("mlx", "mlx_lm", arguments, where=str(work.source))
         (target / "README.md").unlink(missing_ok=True)  # a card about a model of its own
+    return target
+
+
+def _onnx(work: Work, kind: str) -> Path:
+    """Transformers' own exporter, a graph that reads all tokens anew at each step; int8 by ONNX Runtime's quantiser."""
+    from forgekit.models.tools import require, run_python
+
+    target = work.out / f"onnx-{kind}"
+    if not target.is_dir():
+        require("onnx", "onnxscript")
+        aside = work.out / f".onnx-{kind}"
+        shutil.rmtree(aside, ignore_errors=True)
+        arguments = ["-c", EXPORT, str(work.source), str(aside), work.family.name, kind]
+        run_python("onnx", "onnxruntime", arguments, where=str(work.source))
+        aside.rename(target)
+        copy_companions(work.source, target)
     return target
 
 

@@ -1,0 +1,285 @@
+"""Real engines on real weights: what a probe confirms, and what it cannot be fooled into confirming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from forgekit import tiny
+from forgekit.errors import SourceError
+from forgekit.families import FAMILIES
+from forgekit.findings import Verdict
+from forgekit.models import llama_cpp
+from forgekit.runtimes import RUNTIMES, Obstacle
+from forgekit.runtimes._form import folder_forms
+from forgekit.runtimes._probe import Bench, Limits, Probed, choose, foretold, matrix, memory_needed, plain_prompts
+from forgekit.stages.quant import GGUF
+from tests.support import engines
+from tests.support.gguf import gguf_bytes
+from tests.support.matrix import converter_missing, missing
+from tests.support.models import base, look_alike, rewrite, run_stage
+
+C, R, P, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNPROVEN, Verdict.UNCHECKED
+needs_llama = pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}")
+needs_mlx = pytest.mark.skipif(bool(missing("mlx")), reason=f"unchecked: {missing('mlx')}")
+pytestmark = pytest.mark.xdist_group("probe")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with Bench() as made:
+        yield made
+
+
+def probe(bench, folder, runtime, name=""):
+    forms = folder_forms(folder)
+    chosen = [form for form in choose(RUNTIMES[runtime], forms) if name in form.name]
+    return bench.probe(chosen[0], RUNTIMES[runtime], forms)
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    """qwen3 with a GGUF file of each type beside it."""
+    folder = tmp_path_factory.mktemp("quantised") / "qwen3"
+    shutil.copytree(base("qwen3"), folder)
+    llama_cpp.convert(folder, folder / "m-F16.gguf", "f16", name="m", pre_tokenizer=None)
+    llama_cpp.convert(folder, folder / "m-BF16.gguf", "bf16", name="m", pre_tokenizer=None)
+    for kind in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q2_K"):
+        llama_cpp.quantise(folder / "m-BF16.gguf", folder / f"m-{kind}.gguf", GGUF[kind])
+    return folder
+
+
+@needs_llama
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"])
+def test_each_type_of_gguf_agrees_with_the_unquantised_weights_within_its_bound(kind, quantised, bench):
+    cell = probe(bench, quantised, "llama_cpp", f"-{kind}.gguf")
+
+    assert (cell.verdict, cell.precision) == (C, kind), cell.reason
+    assert cell.evidence["agreement"]["loss"] <= cell.evidence["bound"]["loss"]
+    assert cell.evidence["tokenizerAgrees"] is True
+
+
+@needs_llama
+def test_at_two_bits_agreement_is_measured_and_decides_nothing(quantised, bench):
+    cell = probe(bench, quantised, "llama_cpp", "-Q2_K.gguf")
+
+    assert cell.verdict is C
+    assert "agreement decides nothing" in cell.reason
+
+
+@needs_llama
+@pytest.mark.parametrize("kind", ["F16", "Q4_K_M"])
+def test_other_weights_under_the_same_name_are_refuted(kind, quantised, bench, tmp_path):
+    tiny.write(FAMILIES["qwen3"], tmp_path / "qwen3", seed=1)
+    forged = shutil.copy(quantised / f"m-{kind}.gguf", tmp_path / "qwen3")
+
+    cell = probe(bench, tmp_path / "qwen3", "llama_cpp", f"-{kind}.gguf")
+
+    assert forged.endswith(f"{kind}.gguf")
+    assert cell.verdict is R
+    assert "answers otherwise than Transformers does" in cell.reason
+
+
+@needs_llama
+def test_a_tokenizer_that_splits_otherwise_is_refuted(quantised, bench, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(quantised, folder, ignore=shutil.ignore_patterns("*.gguf"))
+    llama_cpp.convert(folder, folder / "m-F32.gguf", "f32", name="m", pre_tokenizer="bert-bge")
+
+    cell = probe(bench, folder, "llama_cpp", "F32")
+
+    assert cell.verdict is R
+    assert "tokenizer" in cell.reason
+
+
+def test_weights_that_a_loader_makes_up_are_refuted(bench, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(base("qwen2"), folder)
+    folder = rewrite(folder, lambda pieces: pieces.pop("lm_head.weight") and None)
+
+    cell = probe(bench, folder, "transformers")
+
+    assert cell.verdict is R
+    assert "makes up what it does not find (missing keys: lm_head.weight)" in cell.reason
+    assert [obstacle.invariant for obstacle in cell.foretold] == ["stored-head"]
+    assert cell.surprise == ""
+
+
+@needs_mlx
+def test_an_engine_that_ignores_where_a_config_states_theta_is_caught(bench, tmp_path):
+    stated = {"rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}
+    folder = look_alike("mixtral", tmp_path, ("rope_theta",), **stated)
+
+    cell = probe(bench, folder, "mlx")
+
+    assert cell.verdict is R
+    assert "answers otherwise than Transformers does" in cell.reason
+    assert [obstacle.invariant for obstacle in cell.foretold] == ["stated-theta"]
+
+
+@needs_llama
+def test_the_founding_bug_is_foretold_and_confirmed_and_padding_passes(bench, tmp_path):
+    for mode in ("slice", "pad"):
+        run_stage("prune", "qwen2", tmp_path / mode, strategy="magnitude", level=0.25, defragMode=mode)
+
+    assert probe(bench, tmp_path / "slice", "transformers").verdict is C
+    cut = probe(bench, tmp_path / "slice", "llama_cpp")
+    assert cut.verdict is R
+    assert [obstacle.invariant for obstacle in cut.foretold] == ["square-attention"]
+    assert "wrong shape" in cut.reason
+    assert cut.surprise == ""
+    assert probe(bench, tmp_path / "pad", "llama_cpp").verdict is C
+
+
+@needs_mlx
+def test_a_mlx_quantisation_runs_and_agrees(bench, tmp_path):
+    run_stage("quant", "qwen3", tmp_path, format="mlx", quantTypes=["4bit", "8bit"])
+    shutil.copytree(base("qwen3"), tmp_path, dirs_exist_ok=True)
+
+    cells = matrix(folder_forms(tmp_path), [RUNTIMES["mlx"]], bench)
+
+    assert [(cell.form, cell.precision, cell.verdict) for cell in cells] == [
+        ("mlx-4bit", "mlx-4bit", C),
+        ("mlx-8bit", "mlx-8bit", C),
+    ]
+
+
+def test_dtypes_and_bitsandbytes_run_in_transformers(bench, tmp_path):
+    run_stage("quant", "qwen3", tmp_path, format="safetensors", quantTypes=["f16", "nf4", "int8"])
+    shutil.copytree(base("qwen3"), tmp_path, dirs_exist_ok=True)
+
+    cells = {cell.form: cell for cell in matrix(folder_forms(tmp_path), [RUNTIMES["transformers"]], bench)}
+
+    assert {name: cell.verdict for name, cell in cells.items()} == {
+        "": C,
+        "bitsandbytes-int8": C,
+        "bitsandbytes-nf4": C,
+        "safetensors-f16": C,
+    }, [cell.reason for cell in cells.values()]
+
+
+@pytest.mark.skipif(bool(missing("onnxruntime")), reason=f"unchecked: {missing('onnxruntime')}")
+def test_an_exported_graph_runs_and_agrees(bench, tmp_path):
+    run_stage("quant", "qwen2", tmp_path, format="onnx", quantTypes=["f32"])
+    shutil.copytree(base("qwen2"), tmp_path, dirs_exist_ok=True)
+
+    cell = probe(bench, tmp_path, "onnxruntime")
+
+    assert (cell.form, cell.verdict) == ("onnx-f32", C), cell.reason
+    assert cell.evidence["agreement"]["error"] < 1e-4
+
+
+GGUF_FILE = gguf_bytes([("t", (2, 2))])
+
+
+@pytest.mark.parametrize(
+    ("driver", "verdict", "says"),
+    [
+        (engines.Steady, C, "not compared"),
+        (engines.Silent, R, "generates nothing"),
+        (engines.Stray, R, "generates the token id 37"),
+        (engines.Fickle, R, "asked twice, it answers differently"),
+        (engines.NotANumber, R, "NaN"),
+        (engines.Segfault, R, "it crashes (load)"),
+        (engines.Raise, R, "it refuses (load)"),
+        (engines.Unimportable, U, "does not start here"),
+    ],
+)
+def test_what_an_engine_does_decides(driver, verdict, says, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(GGUF_FILE)
+
+    with Bench(Limits(seconds=20)) as bench:
+        cell = bench.probe(folder_forms(tmp_path)[0], engines.runtime(driver))
+
+    assert cell.verdict is verdict
+    assert says in cell.reason
+
+
+def test_a_loader_that_may_make_weights_up_confirms_nothing_without_a_reference(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(GGUF_FILE)
+
+    with Bench() as bench:
+        cell = bench.probe(folder_forms(tmp_path)[0], engines.runtime(engines.Steady, strict=False))
+
+    assert cell.verdict is U
+    assert "whether the weights are the published ones is open" in cell.reason
+
+
+def test_hostile_bytes_are_given_to_no_engine(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(gguf_bytes([("t", (2, 2)), ("u", (2, 2))], place=0))
+
+    def hostile(_form):
+        yield Obstacle(invariant="x", effect="hostile", text="it is hostile")
+
+    with Bench() as bench:
+        cell = bench.probe(folder_forms(tmp_path)[0], engines.runtime(engines.Segfault, invariants=(hostile,)))
+        assert bench._engines == {}
+
+    assert cell.verdict is R
+    assert cell.reason == "not given to the engine: it is hostile"
+
+
+def test_what_needs_more_memory_than_there_is_is_left_unchecked(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(GGUF_FILE)
+    form = folder_forms(tmp_path)[0]
+
+    with Bench(Limits(memory=1 << 20)) as bench:
+        cell = bench.probe(form, engines.runtime(engines.Steady))
+
+    assert cell.verdict is U
+    assert "GB of memory" in cell.reason
+    assert memory_needed(RUNTIMES["transformers"], form) > form.total
+
+
+def test_an_engine_that_is_not_installed_is_unchecked_and_says_how_to_get_it():
+    forms = folder_forms(base("qwen2"))
+
+    with Bench() as bench:
+        cells = matrix(
+            forms, [engines.runtime(engines.Steady, modules=("no_such_engine",), reads=("safetensors",))], bench
+        )
+
+    assert cells[0].verdict is U
+    assert "no_such_engine is not installed" in cells[0].reason
+
+
+def test_an_artifact_without_anything_for_a_runtime_is_unproven():
+    cell = foretold(folder_forms(base("qwen2")), [RUNTIMES["coreml"]])[0]
+
+    assert cell.verdict is P
+    assert cell.reason == "Core ML reads mlpackage, and the artifact ships safetensors"
+
+
+def test_headers_that_cannot_be_had_are_unchecked_and_not_held_against_the_publisher():
+    form = folder_forms(base("qwen2"))[0]
+
+    def unreachable(_form):
+        raise SourceError("the Hub does not answer")
+
+    with Bench() as bench:
+        cell = bench.probe(form, engines.runtime(engines.Steady, invariants=(unreachable,), reads=("safetensors",)))
+
+    assert (cell.verdict, cell.reason) == (U, "its headers cannot be read: the Hub does not answer")
+
+
+def test_a_surprise_is_said_in_either_direction():
+    obstacle = Obstacle(invariant="x", effect="refuse", text="t")
+
+    def cell(verdict, *foretold_, **evidence):
+        return Probed(
+            runtime="r", form="", precision="", verdict=verdict, reason="", foretold=foretold_, evidence=evidence
+        )
+
+    assert "and it runs" in cell(C, obstacle, asked=True).surprise
+    assert "and it fails" in cell(R, asked=True).surprise
+    assert cell(R, obstacle, asked=True).surprise == ""
+    assert cell(R).surprise == ""
+    assert json.loads(json.dumps(cell(C, obstacle, asked=True).tree()))["surprise"]
+
+
+def test_prompts_made_of_ids_are_the_same_everywhere_and_within_the_vocabulary():
+    assert plain_prompts(512) == plain_prompts(512)
+    assert all(len(prompt) == 8 and all(0 <= token < 32 for token in prompt) for prompt in plain_prompts(32))
+    assert plain_prompts(32) != plain_prompts(512)
