@@ -106,18 +106,27 @@ def convert(model: Path, target: Path, outtype: str, *, name: str, pre_tokenizer
         CheckpointError: the converter refuses the model.
     """
     aside = target.with_name(f".{target.name.lstrip('.')}.partial")
+    arguments = conversion(model, outtype, name=name, pre_tokenizer=pre_tokenizer)
+    try:
+        run_python("llama_cpp", "torch", ["-c", CONVERT, *arguments, "--outfile", str(aside)], where=str(model))
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def conversion(model: Path, outtype: str, *, name: str, pre_tokenizer: str | None) -> list[str]:
+    """What ``CONVERT`` is run with, but for the file it writes.
+
+    Raises:
+        MachineError: the converter is missing.
+        CheckpointError: the folder holds no checkpoint.
+    """
     # a config may promise prediction heads (mtp) that the weights lack, and the converter goes by the config
     predicts = "mtp" if any("mtp." in tensor for tensor in open_folder(model).tensors) else ""
     file = model / "tokenizer.json"
     likely = likely_pre_tokenizer(file.read_text("utf-8", "replace")) if file.is_file() else ""
-    arguments = ["-c", CONVERT, str(sources()), pre_tokenizer or "", likely, predicts, str(model)]
-    arguments += ["--outfile", str(aside)]
-    arguments += ["--outtype", outtype, "--model-name", name]
-    try:
-        run_python("llama_cpp", "torch", arguments, where=str(model))
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    arguments = [str(sources()), pre_tokenizer or "", likely, predicts, str(model)]
+    return [*arguments, "--outtype", outtype, "--model-name", name]
 
 
 def quantise(source: Path, target: Path, kind: int) -> None:

@@ -19,6 +19,7 @@ from forgekit.errors import CheckpointError
 from forgekit.registry import Registry
 
 if TYPE_CHECKING:
+    from forgekit.runtimes._engine import Answer
     from forgekit.runtimes._form import Form
 
 Effect = Literal["hostile", "refuse", "wrong"]
@@ -78,6 +79,10 @@ class Driver(Protocol):
         """
 
 
+Ask = Callable[["Runtime", Mapping[str, Any]], "Answer"]
+"""Put a question to a runtime's process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """One engine.
@@ -90,7 +95,9 @@ class Runtime:
         install: how to get it.
         invariants: what its loader is known to insist on.
         driver: runs it.
-        makes: turns a safetensors form into one it reads, where its users do that themselves.
+        makes: turns a safetensors form into one it reads, where its users do that themselves. Is given a folder to
+            put it in, and a way to ask a process that is as confined as the engine's.
+        interpreter: name of the runtime whose interpreter it shares; its own where empty.
         strict: whether it refuses a form in which a tensor is missing, instead of making one up.
         forks: whether its process may fork after the engine is imported.
         variables: of its process's environment.
@@ -106,7 +113,8 @@ class Runtime:
     install: str
     driver: type[Driver]
     invariants: tuple[Invariant, ...] = ()
-    makes: Callable[[Form, Path], Form] | None = None
+    makes: Callable[[Form, Path, Ask], Form] | None = None
+    interpreter: str = ""
     strict: bool = True
     forks: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)

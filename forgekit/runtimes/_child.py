@@ -95,6 +95,9 @@ def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Call
     began = time.perf_counter()
     answer["notes"] = driver.load(asked) or {}
     answer["loadSeconds"] = time.perf_counter() - began
+    if not hasattr(driver, "generate"):  # it was asked to make something, not to run it
+        begin("done")
+        return
     answer["engine"] = driver.describe()
     if hasattr(driver, "write"):  # a server that takes text
         _write(driver, asked, answer, begin)

@@ -59,7 +59,7 @@ class Engine:
     def __init__(self, runtime: Runtime, *, threads: int = 1) -> None:
         self.runtime = runtime
         self.threads = threads
-        self.python = interpreter(runtime.name)
+        self.python = interpreter(runtime.interpreter or runtime.name)
         self.scratch = Path(tempfile.mkdtemp(prefix=f"forgekit-{runtime.name}-"))
         self.confined: Mapping[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,6 +83,7 @@ class Engine:
         Args:
             question: see ``_child.work``; ``seconds`` and ``memory`` are its limits.
         """
+        question = {"scratch": str(self.scratch), **question}
         try:
             ready = self._start()
         except MachineError as error:
@@ -209,7 +210,8 @@ def _answer(tree: dict[str, Any], question: Mapping[str, Any]) -> Answer:
         said = f"it wanted more than the {question['memory'] / 2**30:.1f} GiB it was given, during {phase}"
     elif outcome == "refused" and (told := _told(str(tree.get("log", "")), said)):
         said = f"{said} ({told})"
-    return Answer(outcome=outcome, phase=phase, said=" ".join(said.split())[:600], found=tree)
+    found = {**tree, "scratch": question["scratch"]}
+    return Answer(outcome=outcome, phase=phase, said=" ".join(said.split())[:600], found=found)
 
 
 def _last_line(log: str) -> str:

@@ -239,13 +239,17 @@ class Bench:
             self.tell(f"converting for {runtime.title}")
             folder = Path(tempfile.mkdtemp(dir=self._scratch))
             try:
-                self._made[key] = replace(runtime.makes(form, folder), architecture=form.architecture)
+                self._made[key] = replace(runtime.makes(form, folder, self._put_to), architecture=form.architecture)
             except ForgeError as error:
                 self._made[key] = error
         made = self._made[key]
         if isinstance(made, ForgeError):
             raise made
         return made
+
+    def _put_to(self, runtime: Runtime, question: Mapping[str, Any]) -> Answer:
+        limits = {"seconds": self.limits.seconds, "memory": self.limits.bytes(), "threads": self.limits.threads}
+        return self._engine(runtime).ask({**limits, **question})
 
     def _engine(self, runtime: Runtime) -> Engine:
         if runtime.name not in self._engines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from forgekit.errors import MachineError
-from forgekit.runtimes import Obstacle, Runtime
+from forgekit.errors import CheckpointError, MachineError
+from forgekit.runtimes import Ask, Obstacle, Runtime
 from forgekit.runtimes._form import TOKENIZER, Form, folder_forms
 from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, whole_heads
 
@@ -337,7 +338,38 @@ def known_gguf(form: Form) -> Iterator[Obstacle]:
         )
 
 
-def make(form: Form, folder: Path) -> Form:
+class Converter:
+    """llama.cpp's converter, in a process as confined as an engine's: it reads somebody's tokenizer and weights."""
+
+    @staticmethod
+    def warm() -> None:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+
+    def load(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        from forgekit.models.llama_cpp import CONVERT
+
+        sys.argv = ["convert", *asked["arguments"], "--outfile", str(Path(asked["scratch"], MADE))]
+        exec(CONVERT, {"__name__": "__main__"})  # noqa: S102 - our own few lines around llama.cpp's
+        return {}
+
+    def describe(self) -> dict[str, str]:
+        return {"engine": "convert_hf_to_gguf"}
+
+
+MADE = "model-f32.gguf"
+CONVERTER = Runtime(
+    name="llama_cpp_converter",
+    title="llama.cpp's converter",
+    reads=("safetensors",),
+    modules=("torch", "transformers"),
+    install='pip install "forgekit[runtimes]"',
+    driver=Converter,  # type: ignore[arg-type]
+    interpreter="llama_cpp",
+)
+
+
+def make(form: Form, folder: Path, ask: Ask) -> Form:
     """The checkpoint as GGUF in float32, by llama.cpp's own converter.
 
     In float32 because llama.cpp rounds activations to the type of the weights they meet: in a 16-bit file a
@@ -347,11 +379,17 @@ def make(form: Form, folder: Path) -> Form:
         MachineError: the converter or torch is missing.
         CheckpointError: the converter refuses the model.
     """
-    from forgekit.models.llama_cpp import convert
+    from forgekit.models.llama_cpp import conversion
 
     assert form.path is not None
-    target = folder / "model-f32.gguf"
-    convert(form.path, target, "f32", name="model", pre_tokenizer=form.pre_tokenizer or None)
+    arguments = conversion(form.path.resolve(), "f32", name="model", pre_tokenizer=form.pre_tokenizer or None)
+    answer = ask(CONVERTER, {"arguments": arguments})
+    if answer.outcome == "missing":
+        raise MachineError(f"{CONVERTER.title} does not start: {answer.said}")
+    if answer.outcome != "answered":
+        raise CheckpointError(f"{CONVERTER.title} fails: {answer.said}", where=form.where)
+    target = folder / MADE
+    shutil.move(Path(answer.found["scratch"], MADE), target)
     return next(made for made in folder_forms(target) if made.kind == "gguf")
 
 

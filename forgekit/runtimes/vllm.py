@@ -44,6 +44,7 @@ class Driver:
             max_model_len=64,
             max_num_seqs=2,
             max_logprobs=-1,
+            kv_cache_memory_bytes=256 << 20,  # two sequences of 64 tokens, for the largest models there are
             seed=0,
             trust_remote_code=False,
             # what handles images insists on a tokenizer, even for none
@@ -231,6 +232,7 @@ RUNTIME = Runtime(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "TORCHDYNAMO_DISABLE": "1",  # ranks of log-probabilities would be compiled, for longer than all the rest takes
     },
     widens=4,
 )
