@@ -316,7 +316,9 @@ CASES = [
     Case("anchor", ANCHORED, P, "no published score", tree={ANCHORED: ANCHOR | {"publishedScore": None}}),
     Case("anchor", ANCHORED, P, "tolerance", tree={ANCHORED: ANCHOR | {"tolerance": "small"}}),
     # the runtime matrix
-    Case("runtime", "/target/runtimes/0", U, "no probe for transformers"),
+    Case("runtime", "/target/runtimes/0", U, "not on this machine|not installed", here={MODEL: None}),
+    Case("runtime", "/target/runtimes/0", U, "no probe is named 'abacus'", tree={"/target/runtimes/0": "abacus"}),
+    Case("runtime", "/target/runtimes/0", P, "Core ML reads mlpackage", tree={"/target/runtimes/0": "CoreML"}),
     Case("hardware", "/results/hardwareVerified/0", U, "only a two-core"),
     Case(
         "hardware",
@@ -381,12 +383,13 @@ def verdicts_of(kind):
     return {case.verdict for case in CASES if case.kind == kind}
 
 
-CANNOT_CONFIRM = {"generation-sample", "receipt", "signature", "code", "runtime", "hardware"}
+CANNOT_CONFIRM = {"generation-sample", "receipt", "signature", "code", "hardware"}
 NOTHING_TO_REFUTE = CANNOT_CONFIRM - {"signature", "code"} | {"publication"}
 NEEDS_NO_EVIDENCE = {"arithmetic"}
 
 
-RUN = {"reforge", "stage-output", "surgery-proof", "perplexity"}  # shown on what was forged, in test_forged.py
+# shown on what was forged, in test_forged.py and test_running.py
+RUN = {"reforge", "stage-output", "surgery-proof", "perplexity", "runtime", "quant-tier", "runtime-link"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CHECKS if kind not in RUN])

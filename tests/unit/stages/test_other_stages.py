@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from forgekit.checkpoint.gguf import read_header as read_gguf
 from forgekit.checkpoint.opening import open_folder
 from forgekit.errors import CheckpointError, MachineError
 from forgekit.families import FAMILIES, Experts, RotaryPositions, Towers
@@ -285,8 +286,22 @@ def test_gguf_comes_from_llama_cpps_own_tools_and_is_the_same_twice(tmp_path):
 
 @pytest.mark.skipif(bool(llama_cpp_missing()), reason=f"unchecked: {llama_cpp_missing()}")
 def test_what_the_converter_refuses_is_said_in_its_own_words(tmp_path):
+    model = copy_of("qwen2", tmp_path)
+    tree = json.loads((model / "tokenizer.json").read_text())
+    tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}]}
+    (model / "tokenizer.json").write_text(json.dumps(tree))
+
     with pytest.raises(CheckpointError, match="BPE pre-tokenizer was not recognized"):
-        run_stage("quant", "qwen2", tmp_path / "out", format="gguf", quantTypes=["F16"])
+        run_stage("quant", "qwen2", tmp_path / "out", source=model, format="gguf", quantTypes=["F16"])
+
+
+@pytest.mark.skipif(bool(llama_cpp_missing()), reason=f"unchecked: {llama_cpp_missing()}")
+def test_a_vocabulary_the_converter_does_not_list_is_named_by_its_splitting_pattern(tmp_path):
+    run_stage("quant", "qwen2", tmp_path / "out", format="gguf", quantTypes=["F16"])
+
+    file = next((tmp_path / "out").glob("*.gguf"))
+    header = read_gguf(lambda start, size: file.read_bytes()[start : start + size], file.stat().st_size, str(file))
+    assert header.metadata["tokenizer.ggml.pre"] == "gpt-2"
 
 
 def test_a_machine_without_llama_cpp_says_what_to_install(tmp_path, monkeypatch):
@@ -309,5 +324,5 @@ def test_every_stage_that_is_planned_for_some_family_is_forged_or_says_why_not()
 
     assert left == {
         *("many-worlds-substrate", "many-worlds-adapter", "many-worlds-ensemble", "team-search", "gate-profile"),
-        *("population-prune", "cv-ingest", "cv-eval", "validate-runtime"),
+        *("population-prune", "cv-ingest", "cv-eval"),
     }

@@ -1,0 +1,156 @@
+"""The claims that engines settle: confirmed for what was forged, refuted where it was tampered with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from forgekit import alloy
+from forgekit.checks import Settings
+from forgekit.findings import Verdict
+from forgekit.runtimes._probe import Bench
+from forgekit.sources.folder import FolderSource
+from forgekit.verify import verify
+from tests.support.matrix import converter_missing
+from tests.support.models import a_recipe, forge_it
+
+pytestmark = [
+    pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}"),
+    pytest.mark.xdist_group("running"),
+]
+C, R, P, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNPROVEN, Verdict.UNCHECKED
+CHAIN = [
+    {"type": "prune", "strategy": "magnitude", "level": 0.25},
+    {"type": "quant", "format": "gguf", "quantTypes": ["Q8_0"]},
+    {"type": "validate-runtime", "runtime": "transformers"},
+    {"type": "validate-runtime", "runtime": "llama_cpp"},
+    {"type": "publish", "org": "forgekit"},
+]
+LINK = "/results/stages/3/links/0"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with Bench() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    path = a_recipe("qwen2", CHAIN, folder / "recipe", target={"runtimes": ["transformers", "llama_cpp"]})
+    return forge_it(path, folder / "out").folder
+
+
+@pytest.fixture
+def artifact(published, tmp_path):
+    return shutil.copytree(published, tmp_path / "artifact")
+
+
+def change(folder, edit):
+    (path,) = folder.glob("*.alloy.json")
+    tree = json.loads(path.read_text())
+    edit(tree)
+    path.write_bytes(alloy.write(tree))
+
+
+def found(folder, bench):
+    report = verify(FolderSource(folder), Settings(offline=True, bench=bench), tiers=("runtime",))
+    return {finding.claim.id.split("::")[1]: finding for finding in report.findings}
+
+
+def test_what_was_forged_is_confirmed_runtime_by_runtime(artifact, bench):
+    findings = found(artifact, bench)
+
+    assert {place: finding.verdict for place, finding in findings.items()} == dict.fromkeys(
+        (
+            "/stages/1/quantTypes/0",
+            "/target/runtimes/0",
+            "/target/runtimes/1",
+            "/target/runtimes#chain",
+            "/results/stages/2/links/0/artifactHash",
+            LINK,
+        )
+        & findings.keys()
+        or findings,
+        C,
+    ), [finding.reason for finding in findings.values()]
+    assert len(findings) == 6
+
+
+def test_a_link_for_other_bytes_is_refuted_and_so_is_the_chain(artifact, bench):
+    change(artifact, lambda tree: tree["results"]["stages"][3]["links"][0].update(artifactHash="sha256:" + "1" * 64))
+
+    findings = found(artifact, bench)
+    link = next(finding for place, finding in findings.items() if place.startswith(LINK))
+    chain = next(finding for place, finding in findings.items() if "chain" in place)
+
+    assert link.verdict is R
+    assert "for other bytes" in link.reason
+    assert chain.verdict is R
+    assert "llama_cpp has no pass" in chain.reason
+
+
+def test_a_chain_that_ends_without_a_pass_is_refuted(artifact, bench):
+    change(artifact, lambda tree: tree["results"]["stages"][2].pop("links"))
+
+    chain = next(finding for place, finding in found(artifact, bench).items() if "chain" in place)
+
+    assert chain.verdict is R
+    assert "transformers has no pass" in chain.reason
+
+
+def test_a_file_that_is_not_of_the_type_it_is_called_is_refuted(artifact, bench):
+    file = next(artifact.glob("*.gguf"))
+    file.rename(file.with_name(file.name.replace("Q8_0", "Q4_K_M")))
+    change(artifact, lambda tree: tree["stages"][1].update(quantTypes=["Q4_K_M"]))
+
+    tier = found(artifact, bench)["/stages/1/quantTypes/0"]
+
+    assert tier.verdict is R
+    assert "is called Q4_K_M, and its header says Q8_0" in tier.reason
+
+
+def test_a_type_that_nobody_ships_is_unproven(artifact, bench):
+    next(artifact.glob("*.gguf")).unlink()
+
+    findings = found(artifact, bench)
+
+    assert findings["/stages/1/quantTypes/0"].verdict is P
+    assert "no Q8_0 is shipped" in findings["/stages/1/quantTypes/0"].reason
+
+
+def test_a_file_that_an_engine_refuses_is_refuted_in_its_words(artifact, bench):
+    file = next(artifact.glob("*.gguf"))
+    file.write_bytes(file.read_bytes()[:-4096])
+
+    findings = found(artifact, bench)
+
+    assert findings["/target/runtimes/1"].verdict is R
+    assert "past the end of the file" in findings["/target/runtimes/1"].reason
+
+
+def test_a_machine_without_the_engine_says_unchecked_and_where_to_look(artifact, monkeypatch, tmp_path):
+    monkeypatch.setenv("FORGEKIT_RUNTIME_LLAMA_CPP_PYTHON", str(tmp_path / "nowhere"))
+    with Bench() as bench:
+        findings = found(artifact, bench)
+
+    declared = findings["/target/runtimes/1"]
+    assert declared.verdict is U
+    assert "cannot be run" in declared.reason
+    assert "--runtime llama_cpp" in declared.reason
+
+
+def test_a_k_quant_that_fell_back_is_refuted(tmp_path):
+    from forgekit.checks.quant_tier import fallen_back
+    from forgekit.runtimes._form import folder_forms
+    from tests.support.gguf import gguf_bytes
+
+    (tmp_path / "m-Q4_K_M.gguf").write_bytes(gguf_bytes([("blk.0.attn_q.weight", (64, 64))], stored=8))
+
+    said = fallen_back(folder_forms(tmp_path)[0], "Q4_K_M")
+
+    assert said == "m-Q4_K_M.gguf is called Q4_K_M, and all its matrices are Q8_0: their rows do not divide into 256"
+    assert fallen_back(folder_forms(tmp_path)[0], "Q8_0") == ""
