@@ -395,9 +395,13 @@ def _agreed(
     fault = agreement.fault(bound)
     if fault:
         return Verdict.REFUTED, f"it loads and answers otherwise than Transformers does: {fault}", more
-    same = (
-        f"all {agreement.tokens} tokens" if agreement.same == agreement.tokens else f"the first {agreement.same} tokens"
-    )
+    if not exact:
+        reason = (
+            f"{loaded}; at {precision} it keeps Transformers' choice among its ten likeliest at {agreement.top:.0%} of "
+            f"positions (at least {bound.top:.0%}) and is {agreement.loss:.1%} off (at most {bound.loss:.0%})"
+        )
+        return Verdict.CONFIRMED, reason, more
+    same = f"all {agreement.tokens} tokens" if agreement.same == agreement.tokens else f"{agreement.same} tokens"
     return Verdict.CONFIRMED, f"{loaded}; {same} as Transformers, logits {agreement.error:.1e} apart", more
 
 
