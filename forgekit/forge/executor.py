@@ -17,12 +17,12 @@ from forgekit.alloy.schema import OUTCOMES
 from forgekit.checkpoint.opening import open_folder
 from forgekit.checkpoint.writing import write_text
 from forgekit.digest import Digest, sha256, sha256_file
-from forgekit.errors import CheckpointError, ForgeError, PlanError, ProofError
+from forgekit.errors import CheckpointError, ForgeError, MachineError, PlanError, ProofError
 from forgekit.families import Family, Towers
 from forgekit.forge.base import locate
 from forgekit.forge.environment import code_hash, environment
 from forgekit.forge.finishing import Run, finish
-from forgekit.forge.inputs import Turn, corpus_file, order, refusals, unvalidated
+from forgekit.forge.inputs import Turn, corpus_file, lacking, order, refusals, unvalidated
 from forgekit.forge.looking import fixed_threads, measure_perplexity, reload, tower_digest
 from forgekit.forge.record import Done, hash_folder, hash_of, load, save
 from forgekit.resolve import plan
@@ -42,6 +42,7 @@ class Settings:
         threads: processor threads for arithmetic; part of the machine class that ``exact-here`` stages name.
         seed: of everything drawn at random.
         prove: whether surgery is proven; switching it off is recorded.
+        validate: whether runtimes are asked; a recipe that is run again for its weights alone need not.
         offline: use no network.
         keep: keep every stage's output when all is done.
         tell: called with (stage number, stages, type, what is being done).
@@ -53,6 +54,7 @@ class Settings:
     threads: int = 1
     seed: int = 0
     prove: bool = True
+    validate: bool = True
     offline: bool = False
     keep: bool = False
     tell: Callable[[int, int, str, str], None] = lambda _number, _count, _type, _what: None
@@ -100,6 +102,7 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
 
     Raises:
         PlanError: listing everything that is wrong with the recipe, before anything is read or written.
+        MachineError: a runtime that the recipe asks is not on this machine.
         ForgeError: what went wrong in a stage; nothing half-written has a final name.
     """
     folder = beside or Path(recipe.where).parent
@@ -114,6 +117,8 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
             + "\n".join(f"  {problem}" for problem in problems)
         )
     assert made.family is not None
+    if settings.validate and (missing := list(lacking(turns))):
+        raise MachineError("; ".join(missing), hint="declare the runtimes that this machine has, or forge elsewhere")
     base = locate(tree.get("source", {}), beside=folder, given=settings.base, offline=settings.offline)
     open_folder(base)  # a broken base is found before anything is written
     job = _Job(recipe=authored, family=made.family, folder=folder, base=base, out=out, settings=settings)
@@ -215,7 +220,13 @@ class _Job:
             "config": sha256_file(state.weights / "config.json").hex,
             "atHand": {kind: _content(path) for kind, path in sorted(state.at_hand.items())},
             "corpora": [sha256_file(self._corpus(name)).hex for name in stage.corpora(turn.step.params)],
-            "settings": [self.settings.device, self.settings.threads, self.settings.seed, self.settings.prove],
+            "settings": [
+                self.settings.device,
+                self.settings.threads,
+                self.settings.seed,
+                self.settings.prove,
+                self.settings.validate,
+            ],
         }
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
@@ -244,6 +255,7 @@ class _Job:
             seed=self.settings.seed,
             threads=self.settings.threads,
             device=self.settings.device,
+            validate=self.settings.validate,
             progress=self.settings.progress,
         )
         try:

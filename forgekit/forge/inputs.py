@@ -55,6 +55,17 @@ def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Pa
                 yield f"#{step.pointer}: {error.what}" + (f"; {error.hint}" if error.hint else "")
 
 
+def lacking(turns: list[Turn]) -> Iterator[str]:
+    """Runtimes that a recipe asks and this machine has not, each with the reason."""
+    from forgekit.runtimes._probe import Limits, unavailable
+
+    for step in {turn.step.pointer: turn.step for turn in turns}.values():
+        for kind, name in step.stage.names(step.params) if step.stage else ():
+            runtime = find_runtime(name) if kind == "runtime" else None
+            if runtime is not None and (why_not := unavailable(runtime, None, Limits())):
+                yield f"#{step.pointer}: {runtime.title} cannot be asked on this machine: {why_not}"
+
+
 FINAL = frozenset({"package", "publish", "deploy", "deliver"})
 
 
@@ -99,14 +110,9 @@ def _unknown(pointer: str, kind: str, name: str) -> Iterator[str]:
     from forgekit.head_metrics import HEAD_METRICS
     from forgekit.metrics import METRICS
     from forgekit.runtimes import RUNTIMES
-    from forgekit.runtimes._probe import Limits, unavailable
 
-    if kind == "runtime":
-        runtime = find_runtime(name)
-        if runtime is None:
-            yield f"#{pointer}: no runtime is named {name!r} ({', '.join(RUNTIMES)})"
-        elif why_not := unavailable(runtime, None, Limits()):
-            yield f"#{pointer}: {runtime.title} cannot be asked on this machine: {why_not}"
+    if kind == "runtime" and find_runtime(name) is None:
+        yield f"#{pointer}: no runtime is named {name!r} ({', '.join(RUNTIMES)})"
     if kind == "benchmark" and find_benchmark(name) is None:
         yield f"#{pointer}: no benchmark is named {name!r} ({', '.join(BENCHMARKS)})"
     registry: Any = {"metric": METRICS, "head metric": HEAD_METRICS}.get(kind)

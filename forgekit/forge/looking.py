@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forgekit.checkpoint.opening import open_folder
-from forgekit.errors import MachineError
+from forgekit.errors import CheckpointError, MachineError
 from forgekit.families import Family, Towers
 
 
@@ -26,10 +26,10 @@ def tower_digest(folder: Path, towers: Towers) -> str:
 
 
 def reload(folder: Path, family: Family) -> dict[str, str]:
-    """Load what was written with stock transformers, where it fits here.
+    """Load what was written with stock transformers, where it fits here, and have it read a few tokens.
 
     Raises:
-        CheckpointError: it does not load, or not every tensor finds its place.
+        CheckpointError: it does not load, not every tensor finds its place, or what it computes is not finite.
     """
     from forgekit.models.loading import load as load_model
 
@@ -37,7 +37,16 @@ def reload(folder: Path, family: Family) -> dict[str, str]:
         model = load_model(folder, family).require_sound(folder)
     except MachineError as error:
         return {"verdict": "unchecked", "reason": error.what}
-    return {"verdict": "confirmed", "reason": f"stock transformers places every tensor ({model.strategy.kind})"}
+    import torch
+
+    from forgekit.models.measuring import device_of
+
+    with torch.no_grad():
+        logits = model.text(input_ids=torch.arange(1, 9, device=device_of(model))[None]).logits
+    if not bool(torch.isfinite(logits).all()):
+        raise CheckpointError("what was written loads, and its logits hold NaN or infinities", where=str(folder))
+    said = f"stock transformers places every tensor ({model.strategy.kind}) and computes finite logits"
+    return {"verdict": "confirmed", "reason": said}
 
 
 def measure_perplexity(

@@ -76,6 +76,7 @@ def again(
         asked,
         threads=threads if isinstance(threads, int) else asked.threads,
         seed=seed if isinstance(seed, int) else asked.seed,
+        validate=False,  # what an engine says of the weights is a claim of its own
     )
     made = forge(alloy, folder / "again", asked, beside=beside)
     here = environment(threads=asked.threads, device=asked.device) | {"seed": asked.seed}

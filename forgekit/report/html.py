@@ -44,7 +44,9 @@ def write_pages(folder: Path, reports: Sequence[Report], gaps: Mapping[str, str]
     for card in cards:
         page = pages.get_template("artifact.html").render(card=card, title=title)
         write_atomically(folder / card["file"], page.encode())
-    overview = pages.get_template("overview.html").render(cards=cards, whole=_bar(total(reports)), title=title)
+    overview = pages.get_template("overview.html").render(
+        cards=cards, whole=_bar(total(reports)), title=title, runtimes=_columns(cards)
+    )
     write_atomically(folder / "index.html", overview.encode())
     return folder / "index.html"
 
@@ -78,7 +80,57 @@ def _card(report: Report, gaps: Mapping[str, str], file: str) -> dict[str, Any]:
         "whole": _bar(report.coverage),
         "tiers": [_bar(report.tier(tier)) for tier in TIERS],
         "findings": [_row(finding, gaps) for finding in in_order(report.findings)],
+        "cells": runtime_cells(report),
+        "devices": [_device(finding) for finding in report.findings if finding.claim.kind == "hardware"],
     }
+
+
+def runtime_cells(report: Report) -> list[dict[str, Any]]:
+    """What is known of each form of an artifact in each runtime: one cell per pair, whichever claims asked."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for finding in report.findings:
+        evidence = finding.evidence
+        for cell in (*evidence.get("cells", ()), *([evidence["cell"]] if "cell" in evidence else ())):
+            found.setdefault((cell["runtime"], cell["form"]), _cell(cell))
+        if finding.claim.kind == "runtime" and "cells" not in evidence and "runtime" in evidence:
+            bare = {"runtime": evidence["runtime"], "form": "", "precision": "", "verdict": finding.verdict.value}
+            found.setdefault((bare["runtime"], ""), _cell({**bare, "reason": finding.reason}))
+    return [found[key] for key in sorted(found)]
+
+
+def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    measured = cell.get("evidence") or {}
+    load, memory, speed = (measured.get(name) for name in ("loadSeconds", "peakMemoryMiB", "tokensPerSec"))
+    engine = " ".join(str(measured[name]) for name in ("engine", "version") if name in measured)
+    return {
+        "runtime": cell["runtime"],
+        "form": cell["form"],
+        "precision": cell["precision"],
+        "verdict": cell["verdict"],
+        "reason": cell["reason"],
+        "engine": engine,
+        "load": "" if load is None else f"{load:.2f} s",
+        "memory": "" if memory is None else f"{memory:,} MiB",
+        "speed": "" if speed is None else f"{speed:,.0f}",
+        "foretold": [obstacle["invariant"] for obstacle in cell.get("foretold", ())],
+        "surprise": cell.get("surprise"),
+    }
+
+
+def _device(finding: Finding) -> dict[str, Any]:
+    claimed = finding.evidence.get("claimed") or {}
+    told = ", ".join(f"{name} {value}" for name, value in claimed.items())
+    return {
+        "name": finding.claim.expected,
+        "claimed": told,
+        "verdict": finding.verdict.value,
+        "reason": finding.reason,
+    }
+
+
+def _columns(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Runtimes that any artifact was asked about."""
+    return sorted({cell["runtime"] for card in cards for cell in card["cells"]})
 
 
 def _bar(coverage: Coverage) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Work:
         seed: of everything drawn at random.
         threads: processor threads that arithmetic may use; part of what makes its bits.
         device: ``cpu`` or ``cuda``.
+        validate: whether engines are asked; not where a published recipe is run again only for its weights.
         progress: called with (done, total) of whatever the stage counts.
     """
 
@@ -85,6 +86,7 @@ class Work:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    validate: bool = True
     progress: Callable[[int, int], None] = lambda _done, _total: None
 
 

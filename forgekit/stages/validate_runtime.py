@@ -42,6 +42,8 @@ def run(work: Work) -> Outcome:
     from forgekit.runtimes._probe import Bench, Limits, choose
 
     params: Params = work.params
+    if not work.validate:
+        return Outcome(weights=False, notes={"runtime": params.runtime, "carriedOut": False})
     runtime = find_runtime(params.runtime)
     if runtime is None:
         raise ProofError(f"no runtime is named {params.runtime!r}")

@@ -179,3 +179,50 @@ def test_names_that_come_to_the_same_file_get_different_ones(tmp_path):
 
 def test_an_empty_catalog_is_a_page_too(tmp_path):
     assert "index.html" in pages(tmp_path)
+
+
+def a_cell(runtime, verdict, text="fits", **evidence):
+    return {
+        "runtime": runtime,
+        "form": text,
+        "precision": "Q8_0",
+        "verdict": verdict,
+        "reason": text,
+        "foretold": [{"invariant": "square-attention"}],
+        "surprise": None,
+        "evidence": evidence,
+    }
+
+
+def ran_report(text="fits"):
+    claim = Claim(artifact="lab/x", kind="runtime", pointer="/target/runtimes/0", tier="runtime", expected="mlx")
+    measured = {"loadSeconds": 1.25, "peakMemoryMiB": 2048, "tokensPerSec": 61.4, "engine": "mlx-lm", "version": "0.32"}
+    cells = [a_cell("mlx", "confirmed", text, **measured), a_cell("llama_cpp", "refuted", text)]
+    device = Claim(
+        artifact="lab/x", kind="hardware", pointer="/results/hardwareVerified/0", tier="runtime", expected="Phone"
+    )
+    findings = (
+        Finding(claim=claim, verdict=Verdict.CONFIRMED, reason="ok", evidence={"runtime": "mlx", "cells": cells}),
+        Finding(claim=device, verdict=Verdict.UNCHECKED, reason="only a Phone", evidence={"claimed": {"vramGb": 8}}),
+    )
+    return Report(name="lab/x", findings=findings)
+
+
+def test_runtimes_stand_in_a_grid_and_in_full_on_the_artifact_s_page(tmp_path):
+    made = pages(tmp_path, ran_report(), a_report("lab/y"))
+
+    assert "Runtimes" in made["index.html"].text
+    for text in ("llama_cpp", "mlx", "1.25 s", "2,048 MiB"):
+        assert text in made["index.html"].text
+        assert text in made["lab--x.html"].text
+    for text in ("61", "mlx-lm 0.32", "foretold: square-attention", "Phone", "vramGb 8"):
+        assert text in made["lab--x.html"].text
+    assert 'id="runtimes"' not in (tmp_path / "lab--y.html").read_text()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_whatever_an_engine_says_stays_text(tmp_path, text):
+    made = pages(tmp_path, ran_report(text))
+
+    for page in made.values():
+        assert set(page.tags) <= TAGS

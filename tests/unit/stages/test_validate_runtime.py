@@ -135,8 +135,9 @@ def test_a_runtime_that_is_not_here_is_refused_before_anything_is_read(tmp_path,
     monkeypatch.setenv("FORGEKIT_RUNTIME_VLLM_PYTHON", str(tmp_path / "nowhere"))
     chain = [{"type": "validate-runtime", "runtime": "vLLM"}]
 
-    with pytest.raises(PlanError, match="vLLM cannot be asked on this machine"):
+    with pytest.raises(MachineError, match="vLLM cannot be asked on this machine"):
         forge_it(a_recipe("qwen2", chain, tmp_path / "r"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_runtime_nobody_knows_is_refused_by_name(tmp_path):
@@ -168,3 +169,17 @@ def test_another_cycle_does_not_run_it_again(tmp_path):
     path = a_recipe("qwen2", stages("pad", "transformers"), tmp_path / "r", cycles=2)
 
     assert len(rows(forge_it(path, tmp_path / "out"))) == 1
+
+
+@needs_transformers
+def test_the_weights_are_forged_again_on_a_machine_without_the_runtime(tmp_path, monkeypatch):
+    from forgekit.forge.reforge import again
+
+    path = a_recipe("qwen2", stages("pad", "transformers"), tmp_path / "r", target={"runtimes": ["transformers"]})
+    made = forge_it(path, tmp_path / "out")
+    monkeypatch.setenv("FORGEKIT_RUNTIME_TRANSFORMERS_PYTHON", str(tmp_path / "nowhere"))
+
+    graded, _ = again(alloy.read_file(made.alloy), FolderSource(made.folder), beside=made.folder, folder=tmp_path / "a")
+
+    assert graded.holds is True
+    assert graded.grade == "bitwise"
