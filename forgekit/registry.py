@@ -12,12 +12,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forgekit.errors import PartError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+
+def installed(group: str) -> Iterable[EntryPoint]:
+    """What installed packages declare in an entry point group."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=group)
 
 
 class Part(Protocol):
@@ -88,6 +97,8 @@ class Registry(Mapping[str, P]):
 
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import EntryPoint  # slow, and an engine's process lists no parts
+
         package = importlib.import_module(self.package)
         points: dict[str, EntryPoint] = {}
         for module in pkgutil.iter_modules(package.__path__):
@@ -95,7 +106,7 @@ class Registry(Mapping[str, P]):
                 continue
             name = module.name.replace("_", "-") if self.hyphens else module.name
             points[name] = EntryPoint(name, f"{self.package}.{module.name}:{self.kind.upper()}", self.package)
-        for point in entry_points(group=self.package):
+        for point in installed(self.package):
             taken = points.get(point.name)
             if taken is not None and taken.value != point.value:
                 raise PartError(

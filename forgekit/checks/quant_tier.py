@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import find, join, objects
 from forgekit.checks import Check, Evidence, Found, refuted, unchecked, unproven
-from forgekit.checks.runtime import judged
+from forgekit.checks.runtime import judged, partly_listed
 from forgekit.errors import ForgeError, SourceError
 from forgekit.findings import Claim, Finding
 from forgekit.runtimes import RUNTIMES
@@ -37,9 +37,11 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:  # noqa: PLR0911 - one 
     except SourceError as error:
         return unchecked(claim, f"the artifact cannot be listed: {error.what}")
     found = _named(forms, name)
+    if found is None and (partial := partly_listed(evidence)):
+        return unchecked(claim, f"a file of {name} may be published and is not listed here: {partial}")
     if found is None:
-        shipped = ", ".join(form.name for form in forms) or f"no {kind} files"
-        return unproven(claim, f"no {name} is shipped, but {shipped}", LAYER)
+        shipped = ", ".join(form.name for form in forms) or f"no {kind} at all"
+        return unproven(claim, f"no {name} is shipped; there is {shipped}", LAYER)
     try:
         stated = found.precision
     except SourceError as error:

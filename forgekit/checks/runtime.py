@@ -5,7 +5,7 @@ from __future__ import annotations
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import join
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked, unproven
-from forgekit.errors import SourceError
+from forgekit.errors import AbsentError, SourceError
 from forgekit.findings import Claim, Finding, Verdict
 from forgekit.runtimes import RUNTIMES, Runtime, find_runtime
 from forgekit.runtimes._probe import Probed, choose, none_shipped
@@ -27,10 +27,23 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
     except SourceError as error:
         return unchecked(claim, f"the artifact cannot be listed: {error.what}")
     chosen = choose(runtime, forms)
+    if not chosen and (partial := partly_listed(evidence)):
+        return unchecked(claim, f"what {runtime.title} reads may be published and is not listed here: {partial}")
     if not chosen:
         reason = none_shipped(runtime, forms).reason
         return unproven(claim, reason, f"quant: publish what {runtime.title} reads", runtime=runtime.name)
     return judged(claim, runtime, [evidence.probe(runtime, form) for form in chosen], evidence.name)
+
+
+def partly_listed(evidence: Evidence) -> str:
+    """Why the listing at hand may lack files that are published; empty where it is whole."""
+    try:
+        evidence.source.fetch("any-file-that-nobody-publishes")
+    except AbsentError:
+        return ""
+    except SourceError as error:
+        return error.what.replace("any-file-that-nobody-publishes", "it")
+    return ""
 
 
 def judged(claim: Claim, runtime: Runtime, cells: list[Probed], artifact: str) -> Finding:

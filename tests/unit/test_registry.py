@@ -13,7 +13,7 @@ from tests.support.running import python
 
 
 def a_registry(monkeypatch, *points):
-    monkeypatch.setattr(registry, "entry_points", lambda **_: list(points))
+    monkeypatch.setattr(registry, "installed", lambda _group: list(points))
     return Registry("family", "forgekit.families", Family)
 
 

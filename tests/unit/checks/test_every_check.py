@@ -319,6 +319,13 @@ CASES = [
     Case("runtime", "/target/runtimes/0", U, "headers cannot be read", here={MODEL: None}),
     Case("runtime", "/target/runtimes/0", U, "no probe is named 'abacus'", tree={"/target/runtimes/0": "abacus"}),
     Case("runtime", "/target/runtimes/0", P, "Core ML reads mlpackage", tree={"/target/runtimes/0": "CoreML"}),
+    Case(
+        "quant-tier",
+        "/stages/3/quantTypes/0",
+        P,
+        "no Q8_0 is shipped; there is no gguf at all",
+        tree={"/stages/3": {"type": "quant", "format": "gguf", "quantTypes": ["Q8_0"]}},
+    ),
     Case("hardware", "/results/hardwareVerified/0", U, "only a two-core"),
     Case(
         "hardware",

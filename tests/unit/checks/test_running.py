@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}"),
     pytest.mark.xdist_group("running"),
 ]
-C, R, P, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNPROVEN, Verdict.UNCHECKED
+C, R, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNCHECKED
 CHAIN = [
     {"type": "prune", "strategy": "magnitude", "level": 0.25},
     {"type": "quant", "format": "gguf", "quantTypes": ["Q8_0"]},
@@ -107,13 +107,26 @@ def test_a_file_that_is_not_of_the_type_it_is_called_is_refuted(artifact, bench)
     assert "is called Q4_K_M, and its header says Q8_0" in tier.reason
 
 
-def test_a_type_that_nobody_ships_is_unproven(artifact, bench):
+def test_a_type_that_is_not_in_the_folder_is_unchecked(artifact, bench):
     next(artifact.glob("*.gguf")).unlink()
 
     findings = found(artifact, bench)
 
-    assert findings["/stages/1/quantTypes/0"].verdict is P
-    assert "no Q8_0 is shipped" in findings["/stages/1/quantTypes/0"].reason
+    assert findings["/stages/1/quantTypes/0"].verdict is U
+    assert "it is not in the folder" in findings["/stages/1/quantTypes/0"].reason
+
+
+def test_what_an_unpinned_catalog_does_not_hold_may_still_be_published(artifact, tmp_path):
+    from forgekit.sources.catalog import Catalog
+
+    alloys = tmp_path / "catalog/lab/x"
+    alloys.mkdir(parents=True)
+    shutil.copy(next(artifact.glob("*.alloy.json")), alloys)
+    report = verify(Catalog(tmp_path / "catalog").entry("lab/x"), Settings(offline=True), tiers=("runtime",))
+
+    asked = [f for f in report.findings if f.claim.kind in ("runtime", "quant-tier")]
+    assert {finding.verdict for finding in asked} == {U}
+    assert all("not listed here" in finding.reason for finding in asked)
 
 
 def test_a_file_that_an_engine_refuses_is_refuted_in_its_words(artifact, bench):
