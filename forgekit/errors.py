@@ -87,3 +87,7 @@ class CorpusError(ForgeError):
 
 class ProofError(ForgeError):
     """What was made is not what it should be; it is not kept."""
+
+
+class AttestationError(ForgeError):
+    """A key, signature or registry cannot be used as it stands."""

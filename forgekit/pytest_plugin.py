@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from forgekit.attest.registry import KeyRegistry
     from forgekit.checks import Evidence
     from forgekit.errors import ForgeError
     from forgekit.findings import Claim, Finding
@@ -163,9 +164,21 @@ class Suite:
 
             source = next(subject.source for subject in self.subjects if subject.name == artifact)
             assert source is not None
-            settings = Settings(offline=self.config.getoption("--offline"), catalogs=self.catalogs, bench=self.bench)
+            settings = Settings(
+                offline=self.config.getoption("--offline"), catalogs=self.catalogs, bench=self.bench, keys=self.keys
+            )
             self._evidence[artifact] = Evidence(name=artifact, alloy=source.alloy(), source=source, settings=settings)
         return self._evidence[artifact]
+
+    @cached_property
+    def keys(self) -> KeyRegistry | None:
+        """The key registry that ``FORGEKIT_KEYS`` names."""
+        import os
+
+        from forgekit.attest.registry import read
+
+        named = os.environ.get("FORGEKIT_KEYS")
+        return read(Path(named)) if named else None
 
     @cached_property
     def bench(self) -> Bench:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from forgekit import digest
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import objects
+from forgekit.attest.registry import KeyRegistry
 from forgekit.benchmarks import Benchmark, ScoreSettings, Scoring
 from forgekit.digest import Digest, Progress
 from forgekit.errors import AbsentError, SourceError, TamperedError, UnreachableError
@@ -45,6 +47,9 @@ class Settings:
         hashing: called with bytes hashed.
         reforge_limit: bytes of a base up to which recipes are run again; larger ones are left to who asks for it.
         reforge_seconds: how long that may take; a recipe is another's text, and can ask for years.
+        keys: whose key is whose; signatures are unchecked without.
+        audience: origin that asks; attestations for others do not count.
+        now: the time at which signatures are judged; the machine's where None.
         bench: engines that stay open from one artifact to the next; without one, each probe starts its own.
     """
 
@@ -57,6 +62,9 @@ class Settings:
     reforge_limit: int = 256 << 20
     reforge_seconds: float = 600.0
     bench: Bench | None = None
+    keys: KeyRegistry | None = None
+    audience: str | None = None
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from forgekit.alloy import Alloy
-from forgekit.checks import Check, Evidence, Found, refuted, unchecked, unproven
+from forgekit.attest.signing import judge
+from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked, unproven
 from forgekit.findings import Claim, Finding
 
+VARIABLE = "FORGEKIT_KEYS"
 SIGNATURE, LEVEL = "/results/integrity/signature", "/results/integrity/trustLevel"
 
 
@@ -16,7 +18,7 @@ def claims(alloy: Alloy) -> Found:
             yield LEVEL, alloy.at(LEVEL)
 
 
-def settle(claim: Claim, evidence: Evidence) -> Finding:
+def settle(claim: Claim, evidence: Evidence) -> Finding:  # noqa: PLR0911 - one per verdict and reason
     signature = evidence.alloy.at(SIGNATURE)
     if not isinstance(signature, dict):
         if claim.pointer == LEVEL:
@@ -25,12 +27,30 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:
         return unproven(
             claim, "the attestation is not signed: nobody answers for it", "signature: sign the attestation"
         )
-    if claim.pointer == LEVEL and not signature.get("certificateChain"):
+    if claim.pointer == LEVEL:
+        return _level(claim, signature)
+    registry = evidence.settings.keys
+    if registry is None:
+        reason = "no key registry is set, and the key in a document is never believed"
+        return unchecked(claim, reason, **{"try": f"--keys FILE, or {VARIABLE}"})
+    found = judge(evidence.alloy.tree, registry, audience=evidence.settings.audience, now=evidence.settings.now)
+    told = {"registry": registry.where, "keyId": found.key_id, "owner": found.owner}
+    if found.standing == "valid":
+        return confirmed(claim, found.key_id, found.reason, **told)
+    if found.standing == "invalid":
+        return refuted(
+            claim, None, found.reason, "signature: sign the document as it stands, with a key in force", **told
+        )
+    if found.standing == "stale":
+        return unproven(claim, found.reason, "signature: attest it again", found.key_id, **told)
+    return unchecked(claim, found.reason, **told)
+
+
+def _level(claim: Claim, signature: dict[str, object]) -> Finding:
+    if not signature.get("certificateChain"):
         reason = f"trustLevel is {claim.expected} and no certificate chain is given"
         return refuted(claim, "self-attested", reason, "signature: give the certificate chain, or say self-attested")
-    return unchecked(
-        claim, "this version of forgekit reads signatures and does not verify them: no key registry is set"
-    )
+    return unchecked(claim, f"trustLevel is {claim.expected}, and no authority that could say so is set here")
 
 
 CHECK = Check(name="signature", tier=3, claims=claims, settle=settle)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import catalogs, forging, inspecting, probing, scoring, verifying
+from forgekit.cli import attesting, catalogs, forging, inspecting, probing, scoring, verifying
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -59,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "hash": inspecting.hash_,
     "schema": inspecting.schema,
     "tiny": forging.tiny,
+    "sign": attesting.sign,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_stoppable(_command))
@@ -72,6 +73,17 @@ _CATALOG_COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _CATALOG_COMMANDS.items():
     _catalog.command(_name)(_stoppable(_command))
 app.add_typer(_catalog, name="catalog")
+_keys = typer.Typer(no_args_is_help=True, help="Keys, and registries that say whose they are.")
+_KEY_COMMANDS: dict[str, Callable[..., None]] = {
+    "new": attesting.new,
+    "add": attesting.add,
+    "revoke": attesting.revoke,
+    "supersede": attesting.supersede,
+    "list": attesting.list_,
+}
+for _name, _command in _KEY_COMMANDS.items():
+    _keys.command(_name)(_stoppable(_command))
+app.add_typer(_keys, name="keys")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

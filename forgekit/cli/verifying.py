@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from forgekit.cli.attesting import keys_asked
 from forgekit.cli.shared import (
     CatalogPaths,
     DatasetFiles,
@@ -54,6 +55,12 @@ def verify(
     oracle: Annotated[str | None, typer.Option(help="The reading of a benchmark's rules that counts.")] = None,
     dataset_file: DatasetFiles = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Candidates scored side by side.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="A key registry, by which signatures are judged. Default: $FORGEKIT_KEYS.")
+    ] = None,
+    audience: Annotated[
+        str | None, typer.Option(help="Origin that asks; attestations for others do not count.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a report page here as well.")] = None,
     title: Annotated[str, typer.Option(help="Heading of the report page.")] = "Claim coverage",
     as_json: Json = False,
@@ -74,6 +81,8 @@ def verify(
             dataset_files=dataset_files(dataset_file),
             score=ScoreSettings(workers=workers),
             bench=bench,
+            keys=keys_asked(keys),
+            audience=audience,
         )
         reports = list(
             _reports(targets or [], catalogs, settings, everything=everything, tiers=_tiers(tier), only=only)

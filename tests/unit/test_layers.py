@@ -27,7 +27,7 @@ ROWS = [
         "domains",
     },
     {"resolve", "document_schema"},
-    {"forge"},
+    {"forge", "attest"},
     {"checks", "verify", "gaps"},
     {"report"},
     {"cli", "pytest_plugin", "suite", "__main__"},
