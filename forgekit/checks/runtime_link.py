@@ -23,7 +23,8 @@ def claims(alloy: Alloy) -> Found:
         for place, link in objects(row, "/links") if row.get("type") == "validate-runtime" else ():
             yield pointer + place, link.get("artifactHash")
     declared = alloy.at(CHAIN)
-    ends = [stage for _, stage in objects(alloy.tree, "/stages") if stage.get("type") in FINAL]
+    ends = any(stage.get("type") in FINAL for _, stage in objects(alloy.tree, "/stages"))
+    ends = ends or isinstance(alloy.at("/results/integrity/signature"), dict)
     if isinstance(declared, list) and declared and ends:
         yield CHAIN, declared, "chain"
 
@@ -96,24 +97,29 @@ def _inside(rows: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
             yield name, value.removeprefix("sha256:")
 
 
+def without_pass(alloy: Alloy) -> list[str]:
+    """Declared runtimes that have no recorded pass on the bytes that are published."""
+    declared = alloy.at(CHAIN)
+    links = [link for _, row in objects(alloy.tree, "/results/stages") for _, link in objects(row, "/links")]
+    passed = {
+        str(link.get("runtime"))
+        for link in links
+        if published_hash(alloy, str(link.get("form") or "")) == link.get("artifactHash")
+    }
+    missing = []
+    for name in declared if isinstance(declared, list) else ():
+        runtime = find_runtime(name)
+        if (runtime.name if runtime else name) not in passed:
+            missing.append(str(name))
+    return missing
+
+
 def _settle_chain(claim: Claim, evidence: Evidence) -> Finding:
     """Nothing that ends a chain stands without a pass of every declared runtime, on the bytes that are published."""
     rows = [row for _, row in objects(evidence.alloy.tree, "/results/stages")]
     if not rows:
         return unproven(claim, "the alloy records no stages, so no runtime is shown to have passed", LAYER)
-    missing = []
-    for name in claim.expected:
-        runtime = find_runtime(name)
-        known = runtime.name if runtime else name
-        links = [
-            link
-            for row in rows
-            for _, link in objects(row, "/links")
-            if link.get("runtime") == known
-            and published_hash(evidence.alloy, str(link.get("form") or "")) == link.get("artifactHash")
-        ]
-        if not links:
-            missing.append(str(name))
+    missing = without_pass(evidence.alloy)
     if missing:
         reason = f"the chain ends, and {' and '.join(missing)} has no pass on the bytes that are published"
         return refuted(claim, missing, reason, LAYER)

@@ -33,10 +33,19 @@ def sign(
     from forgekit.alloy.files import write_atomically
     from forgekit.attest import algorithms
     from forgekit.attest.signing import sign as signed
+    from forgekit.checks.runtime_link import without_pass
     from forgekit.digest import sha256
 
+    document = alloys.read_file(alloy)
+    missing = without_pass(document)
+    if missing:
+        raise AttestationError(
+            f"it declares {' and '.join(missing)}, and records no pass on these bytes: a signature would end the chain",
+            where=f"{alloy}#/target/runtimes",
+            hint="forge it with a validate-runtime stage for each",
+        )
     private = algorithms.private_key(_read(key), _password())
-    data = alloys.write(signed(alloys.read_file(alloy).tree, private, key_id, audience=audience))
+    data = alloys.write(signed(document.tree, private, key_id, audience=audience))
     target = out or alloy
     write_atomically(target, data)
     if as_json:

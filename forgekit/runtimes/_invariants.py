@@ -228,6 +228,8 @@ def _expert_shapes(form: Form, fact: Experts, count: int) -> Iterator[Obstacle]:
     """What is stored has as many experts as the config says, in every layer."""
     if form.kind != "safetensors":
         return
+    if isinstance(fact, UnfusedExperts) and fused_stack(form):
+        return  # in another layout, which is a rule of its own
     layers = form.text_config.get("num_hidden_layers")
     for layer in range(layers if isinstance(layers, int) else 0):
         router = form.tensor_shape(fact.router.format(layer=layer))
@@ -259,6 +261,38 @@ def _expert_shapes(form: Form, fact: Experts, count: int) -> Iterator[Obstacle]:
                 fix="store every expert, numbered from 0",
             )
             return
+
+
+def fused_stack(form: Form) -> str:
+    """A tensor that holds all experts of a layer, as transformers 5 has them in memory; empty where there is none."""
+    if form.kind != "safetensors":
+        return ""
+    return next((name for name in form.checkpoint.tensors if name.endswith("experts.gate_up_proj")), "")
+
+
+def unfused_names(runtime: str, *taken: str) -> Invariant:
+    """Families published with tensors per expert, saved with all of them stacked: few engines map the new names.
+
+    Args:
+        taken: families of which the engine takes both.
+    """
+
+    def unfused(form: Form) -> Iterator[Obstacle]:
+        family = form.family
+        if family is None or not isinstance(family.fact(Experts), UnfusedExperts) or family.name in taken:
+            return
+        name = fused_stack(form)
+        if name:
+            yield Obstacle(
+                invariant="unfused-experts",
+                effect="refuse",
+                text=f"experts are stacked ({name}), as transformers 5 keeps them in memory; {runtime} maps the names "
+                f"that {family.name} is published with, one tensor per expert",
+                where=name,
+                fix="save with save_original_format=True, or forge from the published layout",
+            )
+
+    return unfused
 
 
 def whole_heads(form: Form) -> Iterator[Obstacle]:

@@ -21,7 +21,7 @@ from typing import Any
 from forgekit.errors import CheckpointError, MachineError
 from forgekit.runtimes import Ask, Obstacle, Runtime
 from forgekit.runtimes._form import TOKENIZER, Form, folder_forms
-from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, whole_heads
+from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, unfused_names, whole_heads
 
 
 class Driver:
@@ -410,6 +410,7 @@ RUNTIME = Runtime(
         whole_norms,
         whole_heads,
         square_heads("llama_cpp"),
+        unfused_names("llama_cpp", "qwen3_moe"),
         known_gguf,
         gguf_rows,
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from forgekit.runtimes import Obstacle, Runtime
 from forgekit.runtimes._form import Form
-from forgekit.runtimes._invariants import COMMON, TEXT, square_heads, whole_heads
+from forgekit.runtimes._invariants import COMMON, TEXT, square_heads, unfused_names, whole_heads
 
 
 class Driver:
@@ -220,6 +220,7 @@ RUNTIME = Runtime(
         *TEXT,
         whole_heads,
         square_heads("mlx"),
+        unfused_names("mlx"),
         known_type,
         stated_fields,
         stated_theta,

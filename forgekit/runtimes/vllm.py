@@ -11,7 +11,7 @@ from typing import Any
 
 from forgekit.runtimes import Obstacle, Runtime
 from forgekit.runtimes._form import Form
-from forgekit.runtimes._invariants import COMMON, TEXT, square_heads, whole_heads
+from forgekit.runtimes._invariants import COMMON, TEXT, square_heads, unfused_names, whole_heads
 
 
 class Driver:
@@ -219,6 +219,7 @@ RUNTIME = Runtime(
         *TEXT,
         whole_heads,
         square_heads("vllm"),
+        unfused_names("vllm", "qwen3_moe", "olmoe"),
         head_widths,
         biased_head,
         processor_files,

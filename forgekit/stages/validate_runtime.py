@@ -7,6 +7,7 @@ given. ``forgekit.checks.runtime_link`` holds a link to those bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,11 @@ def _passed(runtime: Runtime, probed: Probed) -> Probed:
 
 def _link(runtime: Runtime, form: Form, probed: Probed, work: Work) -> Mapping[str, Any]:
     evidence = probed.evidence
+    measured = {
+        "loadTimeMs": round(evidence["loadSeconds"] * 1000),
+        "peakMemoryMiB": evidence["peakMemoryMiB"],
+        "tokensPerSec": evidence["tokensPerSec"],
+    }
     return {
         "runtime": runtime.name,
         "form": form.name,
@@ -90,9 +96,9 @@ def _link(runtime: Runtime, form: Form, probed: Probed, work: Work) -> Mapping[s
         "engine": evidence["engine"],
         "engineVersion": evidence["version"],
         "device": evidence["device"],
-        "loadTimeMs": round(evidence["loadSeconds"] * 1000),
-        "peakMemoryMiB": evidence["peakMemoryMiB"],
-        "tokensPerSec": evidence["tokensPerSec"],
+        **(
+            {} if os.environ.get("SOURCE_DATE_EPOCH") else measured
+        ),  # bytes that are made again hold no clock's figures
         "promptHash": evidence["promptHash"],
         "outputHash": evidence["outputHash"],
         "agreement": evidence.get("agreement"),

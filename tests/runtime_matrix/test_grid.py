@@ -7,22 +7,16 @@ import pytest
 from forgekit.findings import Verdict
 from forgekit.runtimes import RUNTIMES
 from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import Bench, choose
+from forgekit.runtimes._probe import choose
 from tests.support import forged
 from tests.support.matrix import ENGINES, KNOWN, artifact, converter_missing, missing
 
 pytestmark = pytest.mark.runtime
 PAIRS = [
-    pytest.param(name, runtime, marks=pytest.mark.xdist_group(f"engine-{runtime}"), id=f"{name}-{runtime}")
+    pytest.param(name, runtime, marks=pytest.mark.xdist_group("engines"), id=f"{name}-{runtime}")
     for runtime in ENGINES
     for name in forged.RECIPES
 ]
-
-
-@pytest.fixture(scope="module")
-def bench():
-    with Bench() as made:
-        yield made
 
 
 @pytest.mark.parametrize(("name", "runtime"), PAIRS)

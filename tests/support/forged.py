@@ -89,6 +89,16 @@ RECIPES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
         [{"type": "ffn-prune", "level": 0.3, "calibrationCorpus": "words"}, LORA],
         {},
     ),
+    "qwen3-everywhere": (
+        "qwen3",
+        [
+            heads("magnitude"),
+            {"type": "quant", "format": "gguf", "quantTypes": ["Q8_0"]},
+            *({"type": "validate-runtime", "runtime": name} for name in ("transformers", "llama_cpp", "mlx")),
+            {"type": "publish", "org": "forgekit"},
+        ],
+        {"runtimes": ["transformers", "llama_cpp", "mlx"]},
+    ),
     "qwen3-5-entropy": ("qwen3_5", [heads("entropy"), DISTIL], {}),
     "qwen2-5-vl-gradient": ("qwen2_5_vl", [VISION, heads("gradient")], {}),
     "qwen3-vl-shallow": (
@@ -143,6 +153,8 @@ def recipe(name: str) -> dict[str, Any]:
         "stages": stages,
         "cycles": more.get("cycles", 1),
     }
+    if more.get("runtimes"):
+        tree["target"] = {"runtimes": more["runtimes"]}
     if more.get("perplexity"):
         tree["perplexityCorpus"] = {"name": "words", "path": CORPUS, "contentHash": f"sha256:{pinned}"}
     return tree

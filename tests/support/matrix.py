@@ -32,7 +32,7 @@ def artifact(name: str, shared: Path) -> Path:
     if not folder.exists():
         mine = shared / f".{name}-{os.getpid()}"
         shutil.rmtree(mine, ignore_errors=True)
-        forge_it(forged.write_recipe(name, mine / "recipe"), mine / "out", prove=False)
+        forge_it(forged.write_recipe(name, mine / "recipe"), mine / "out", prove=False, validate=False)
         try:
             (mine / "out").rename(folder)
         except OSError:  # another worker was faster

@@ -274,7 +274,7 @@ def test_a_key_is_made_listed_used_revoked_and_verification_follows(tmp_path):
     folder = tmp_path / "lab"
     folder.mkdir()
     path, key, keys = folder / "x.alloy.json", tmp_path / "key.pem", tmp_path / "keys.json"
-    path.write_bytes(alloy.write(TREE))
+    path.write_bytes(alloy.write(TREE | {"target": {"domain": "code"}}))
 
     def verdict(*more):
         ran = forgekit(
@@ -297,3 +297,15 @@ def test_a_key_is_made_listed_used_revoked_and_verification_follows(tmp_path):
     assert "revoked" in verdict("--keys", keys)[1]
     assert "revoked" in forgekit("keys", "list", keys, env=env).out
     assert forgekit("sign", path, "--key", key, "--key-id", "x", env=without_catalog()).code == 2
+
+
+def test_what_declares_a_runtime_that_has_not_passed_is_not_signed(tmp_path):
+    path, key = tmp_path / "x.alloy.json", tmp_path / "key.pem"
+    path.write_bytes(alloy.write(TREE))
+    key.write_bytes(algorithms.private_pem(KEY))
+
+    ran = forgekit("sign", path, "--key", key, "--key-id", "lab-1")
+
+    assert ran.code == 2
+    assert "it declares transformers, and records no pass on these bytes" in ran.err
+    assert path.read_bytes() == alloy.write(TREE)

@@ -18,7 +18,7 @@ from tests.support.models import a_recipe, forge_it
 
 pytestmark = [
     pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}"),
-    pytest.mark.xdist_group("running"),
+    pytest.mark.xdist_group("engines"),
 ]
 C, R, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNCHECKED
 CHAIN = [
@@ -29,12 +29,6 @@ CHAIN = [
     {"type": "publish", "org": "forgekit"},
 ]
 LINK = "/results/stages/3/links/0"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    with Bench() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

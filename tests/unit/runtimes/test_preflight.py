@@ -123,6 +123,23 @@ def test_experts_the_other_way_round_are_foretold(tmp_path):
     assert ("hub-layout", "refuse") in told(folder, "llama_cpp")
 
 
+FUSED = {"transformers": True, "llama_cpp": {"qwen3_moe"}, "mlx": set(), "vllm": {"qwen3_moe", "olmoe"}}
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "olmoe"])
+def test_stacked_experts_are_foretold_where_an_engine_maps_only_the_published_names(family, tmp_path):
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base(family), dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path, save_original_format=False)
+    (tmp_path / "config.json").write_text((base(family) / "config.json").read_text())
+
+    for runtime, taken in FUSED.items():
+        takes = taken is True or family in taken
+        assert told(tmp_path, runtime) == ([] if takes else [("unfused-experts", "refuse")]), runtime
+
+
 def look_copy(name, folder):
     import shutil
 

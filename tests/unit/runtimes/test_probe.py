@@ -24,13 +24,7 @@ from tests.support.models import base, look_alike, rewrite, run_stage
 C, R, P, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNPROVEN, Verdict.UNCHECKED
 needs_llama = pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}")
 needs_mlx = pytest.mark.skipif(bool(missing("mlx")), reason=f"unchecked: {missing('mlx')}")
-pytestmark = pytest.mark.xdist_group("probe")
-
-
-@pytest.fixture(scope="module")
-def bench():
-    with Bench() as made:
-        yield made
+pytestmark = pytest.mark.xdist_group("engines")
 
 
 def probe(bench, folder, runtime, name=""):
@@ -131,6 +125,24 @@ def test_the_founding_bug_is_foretold_and_confirmed_and_padding_passes(bench, tm
     assert "wrong shape" in cut.reason
     assert cut.surprise == ""
     assert probe(bench, tmp_path / "pad", "llama_cpp").verdict is C
+
+
+@needs_llama
+def test_stacked_experts_run_where_the_headers_say_so_and_nowhere_else(bench, tmp_path):
+    import torch
+    import transformers
+
+    for family in ("qwen3_moe", "olmoe"):
+        folder = tmp_path / family
+        model = transformers.AutoModelForCausalLM.from_pretrained(base(family), dtype=torch.bfloat16)
+        model.save_pretrained(folder, save_original_format=False)
+        for file in (base(family) / "config.json", *base(family).glob("tokenizer*")):
+            shutil.copy(file, folder)
+
+    assert probe(bench, tmp_path / "qwen3_moe", "llama_cpp").verdict is C
+    refused = probe(bench, tmp_path / "olmoe", "llama_cpp")
+    assert (refused.verdict, refused.surprise) == (R, "")
+    assert "Unprocessed experts" in refused.reason
 
 
 @needs_mlx

@@ -57,7 +57,7 @@ def test_every_form_that_passes_becomes_a_link_to_its_bytes(tmp_path):
     assert set(links) == {"Q8_0", "Q4_K_M"}
     for link in (*whole["links"], *quantised["links"]):
         assert link["engineVersion"]
-        assert link["loadTimeMs"] > 0
+        assert link["loadTimeMs"] >= 0
         assert link["outputHash"].startswith("sha256:")
     findings = _verified(made.folder)
     kinds = {finding.claim.kind for finding in findings}

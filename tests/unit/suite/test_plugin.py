@@ -81,7 +81,7 @@ def test_the_summary_counts_verdicts(session):
 def test_reasons_of_what_is_not_confirmed_can_be_read(session):
     done = session("--alloy", EMBER, "-ra", "-q")
 
-    assert "no probe for transformers" in done.stdout
+    assert "nobody answers for it" in done.stdout
     assert "signature: sign the attestation" in done.stdout
 
 
