@@ -112,6 +112,9 @@ def main() -> None:
             app(prog_name="forgekit")
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:  # before a command began, or after it ended
+        typer.echo("stopped; nothing was left half-written", err=True)
+        sys.exit(STOPPED)
     except ForgeError as error:
         typer.echo(f"error: {_safe(str(error))}", err=True)
         sys.exit(BAD_INPUT)

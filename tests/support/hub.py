@@ -82,6 +82,7 @@ class Hub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_COLOR": "1",
+            "FORGEKIT_RUNTIME_TRANSFORMERS_PYTHON": "/nowhere/python",  # what it would say is not about the hub
             **more,
         }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "_cache"
+NO_TRANSFORMERS = {"FORGEKIT_RUNTIME_TRANSFORMERS_PYTHON": "/nowhere/python"}
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,19 @@ class Ran:
         return json.loads(self.out)
 
 
-def forgekit(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300) -> Ran:
+def forgekit(
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    timeout: float = 300,
+    engines: bool = False,
+) -> Ran:
     """Run ``forgekit`` with these arguments; a traceback is always a failure."""
     done = subprocess.run(
         [sys.executable, "-m", "forgekit", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=dict(env) if env is not None else without_catalog(),
+        env=dict(env) if env is not None else without_catalog(engines=engines),
         cwd=cwd,
         timeout=timeout,
         check=False,
@@ -55,10 +62,15 @@ def heeds_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def without_catalog(**more: str) -> dict[str, str]:
-    """This process's environment, but for anything that points at other catalogs."""
+def without_catalog(*, engines: bool = False, **more: str) -> dict[str, str]:
+    """This process's environment, but for anything that points at other catalogs.
+
+    Args:
+        engines: whether Transformers may be asked; starting it takes seconds, and few tests are about it.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("FORGEKIT_")}
-    return kept | {"NO_COLOR": "1"} | more
+    kept["NO_COLOR"] = "1"
+    return kept | ({} if engines else NO_TRANSFORMERS) | more
 
 
 def python(code: str, env: Mapping[str, str] | None = None) -> Ran:

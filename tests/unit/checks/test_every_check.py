@@ -280,7 +280,13 @@ CASES = [
     ),
     Case("signature", INTEGRITY + "/signature", P, "not signed"),
     Case("signature", INTEGRITY + "/trustLevel", R, "nothing is signed", tree={INTEGRITY + "/trustLevel": "verified"}),
-    Case("signature", INTEGRITY + "/signature", U, "does not verify", tree={INTEGRITY + "/signature": {"keyId": "k"}}),
+    Case(
+        "signature",
+        INTEGRITY + "/signature",
+        U,
+        "no key registry is set",
+        tree={INTEGRITY + "/signature": {"keyId": "k"}},
+    ),
     Case(
         "code", INTEGRITY + "/code/binaryHash", P, "placeholder", tree={INTEGRITY + "/code": {"binaryHash": "none yet"}}
     ),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -24,6 +25,9 @@ needs_transformers = pytest.mark.skipif(bool(missing("transformers")), reason=f"
 pytestmark = pytest.mark.xdist_group("probing")
 
 
+ask = partial(forgekit, engines=True)
+
+
 def cells(ran):
     assert ran.json["schema"] == "forgekit.probe/1"
     return {cell["runtime"]: cell for cell in ran.json["cells"]}
@@ -31,7 +35,7 @@ def cells(ran):
 
 @needs_transformers
 def test_an_artifact_is_loaded_generates_and_is_measured():
-    ran = forgekit("probe", EMBEDDED / "forgekit/ember-moe-tiny", "-r", "Transformers", "--json")
+    ran = ask("probe", EMBEDDED / "forgekit/ember-moe-tiny", "-r", "Transformers", "--json")
 
     found = cells(ran)["transformers"]
     assert (ran.code, found["verdict"]) == (0, "confirmed")
@@ -45,7 +49,7 @@ def test_an_artifact_is_loaded_generates_and_is_measured():
 
 @needs_transformers
 def test_the_table_says_for_each_runtime_what_was_found():
-    ran = forgekit("probe", "forgekit/ember-moe-tiny", "-r", "transformers", "-r", "coreml", "--catalog", EMBEDDED)
+    ran = ask("probe", "forgekit/ember-moe-tiny", "-r", "transformers", "-r", "coreml", "--catalog", EMBEDDED)
 
     assert ran.code == 0
     assert "✓ transformers" in ran.out
@@ -56,8 +60,8 @@ def test_the_table_says_for_each_runtime_what_was_found():
 def test_headers_alone_give_the_whole_table(tmp_path):
     folder = look_alike("qwen2", tmp_path, auto_map={"AutoModel": "evil.Evil"})
 
-    honest = forgekit("probe", base("qwen2"), "--preflight", "--runtime", "all")
-    hostile = forgekit("probe", folder, "--preflight")
+    honest = ask("probe", base("qwen2"), "--preflight", "--runtime", "all")
+    hostile = ask("probe", folder, "--preflight")
 
     assert (honest.code, hostile.code) == (0, 1)
     for name in ("transformers", "llama_cpp", "mlx", "vllm", "tensorrt_llm", "coreml", "triton", "onnxruntime"):
@@ -73,7 +77,7 @@ def test_a_repository_on_a_hub_is_foretold_by_ranges_alone(tmp_path):
         json.dumps({"name": "m", "version": "1", "source": {"baseModel": "b", "architecture": "qwen2"}, "stages": []})
     )
     with serving(Hub(repos={"lab/m": repo_of(folder)})) as hub:
-        ran = forgekit("probe", "hf://lab/m", "--preflight", "--json", env=hub.environment(tmp_path))
+        ran = ask("probe", "hf://lab/m", "--preflight", "--json", env=hub.environment(tmp_path))
         seen = list(hub.seen)
 
     assert ran.code == 0, ran.err
@@ -83,7 +87,7 @@ def test_a_repository_on_a_hub_is_foretold_by_ranges_alone(tmp_path):
 
 
 def test_a_hub_that_is_not_there_is_bad_input_and_not_a_verdict():
-    ran = forgekit("probe", "hf://lab/m", "--preflight", "--offline")
+    ran = ask("probe", "hf://lab/m", "--preflight", "--offline")
 
     assert ran.code == 2
     assert "offline" in ran.err
@@ -92,7 +96,7 @@ def test_a_hub_that_is_not_there_is_bad_input_and_not_a_verdict():
 def test_a_file_that_lies_is_refused_with_the_tensor_named(tmp_path):
     (tmp_path / "m.gguf").write_bytes(gguf_bytes([("blk.0.x", (2, 2)), ("blk.0.y", (2, 2))], place=0))
 
-    ran = forgekit("probe", tmp_path / "m.gguf", "-r", "llama_cpp", "--json")
+    ran = ask("probe", tmp_path / "m.gguf", "-r", "llama_cpp", "--json")
 
     assert ran.code == 1
     assert cells(ran)["llama_cpp"]["reason"] == "not given to the engine: tensors 'blk.0.x' and 'blk.0.y' overlap"
@@ -109,7 +113,7 @@ def test_a_file_that_lies_is_refused_with_the_tensor_named(tmp_path):
     ],
 )
 def test_bad_use_is_told_and_nothing_checked_is_its_own_code(arguments, code, says):
-    ran = forgekit("probe", *arguments)
+    ran = ask("probe", *arguments)
 
     assert ran.code == code, ran.err
     assert says in ran.err
@@ -121,7 +125,7 @@ def test_ctrl_c_ends_the_engines_too(tmp_path):
         [sys.executable, "-m", "forgekit", "probe", str(base("qwen3_moe")), "-r", "transformers"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=without_catalog(TMPDIR=str(tmp_path)),
+        env=without_catalog(engines=True, TMPDIR=str(tmp_path)),
         cwd=ROOT,
         preexec_fn=heeds_interrupts,
     ) as ran:
@@ -173,8 +177,8 @@ def triton():
 
 
 def asked(url, folder):
-    env = without_catalog(FORGEKIT_TRITON_URL=url)
-    return forgekit("probe", folder, "-r", "triton", "-r", "transformers", "--json", env=env)
+    env = without_catalog(engines=True, FORGEKIT_TRITON_URL=url)
+    return ask("probe", folder, "-r", "triton", "-r", "transformers", "--json", env=env)
 
 
 @needs_transformers
@@ -201,7 +205,7 @@ def test_a_server_that_is_not_ready_is_refuted_and_none_named_is_unchecked(trito
     Server.ready = False
 
     assert "answers 503" in cells(asked(triton, base("qwen2")))["triton"]["reason"]
-    unnamed = cells(forgekit("probe", base("qwen2"), "-r", "triton", "--json"))["triton"]
+    unnamed = cells(ask("probe", base("qwen2"), "-r", "triton", "--json"))["triton"]
     assert unnamed["verdict"] == "unchecked"
     assert "set FORGEKIT_TRITON_URL" in unnamed["reason"]
 
@@ -222,6 +226,6 @@ def test_engines_that_need_other_machines_say_so_and_know_their_arguments(tmp_pa
     assert "backend" not in arguments({"path": str(tmp_path)})
     assert arguments({"path": str(tmp_path / "none")})["backend"] == "pytorch"
     assert arguments({"path": "x"})["trust_remote_code"] is False
-    found = cells(forgekit("probe", base("qwen2"), "-r", "tensorrt_llm", "--json"))["tensorrt_llm"]
+    found = cells(ask("probe", base("qwen2"), "-r", "tensorrt_llm", "--json"))["tensorrt_llm"]
     if found["verdict"] == "unchecked":
         assert "NVIDIA GPUs only" in found["reason"] or "not installed" in found["reason"]

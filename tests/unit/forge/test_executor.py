@@ -234,7 +234,7 @@ def test_killed_at_twenty_points_it_completes_to_the_same_hash(tmp_path):
     assert found["same"]
     assert found["left"] == []
     assert found["kills"] == 20
-    assert found["places"] >= 4, "the kills fell into different stages"
+    assert found["places"] >= 3, "the kills fell into different stages"
 
 
 def test_stages_that_have_run_are_used_again(tmp_path, monkeypatch):
