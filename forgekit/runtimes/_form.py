@@ -49,7 +49,6 @@ class Form:
     path: Path | None = None
     architecture: str = ""
     pre_tokenizer: str = ""
-    made_from: str = ""
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -58,6 +57,13 @@ class Form:
         return sum(
             size for name, size in self.sizes.items() if name.endswith((".safetensors", ".gguf", ".onnx", ".data"))
         )
+
+    @property
+    def stamp(self) -> tuple[Any, ...]:
+        """Changes when its files do: path, sizes and times of change."""
+        folder = None if self.path is None else self.path if self.path.is_dir() else self.path.parent
+        times = [(folder / name).stat().st_mtime_ns for name in sorted(self.sizes)] if folder else []
+        return (str(self.path), *sorted(self.sizes.items()), *times)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

@@ -30,6 +30,7 @@ TOKENS = 8  # generated after each prompt
 PROMPT_LENGTH = 8  # of prompts made of ids, where no tokenizer can be had
 DEFAULT_MEMORY = 8 << 30  # where the machine does not say what it has
 UNREADABLE = "unreadable"  # stands for the precision of a form whose headers are not
+SLOW_DISK = 20e6  # bytes per second that a load is given time for, beside its limit
 OVERHEAD = 2 << 30  # bytes an engine takes beside the weights
 
 
@@ -38,7 +39,7 @@ class Limits:
     """What one load and its generations may take.
 
     Attributes:
-        seconds: of wall time.
+        seconds: of wall time, beside what reading the weights from a slow disk takes.
         memory: bytes; four fifths of what is free where None.
         threads: processor threads for arithmetic.
         device: ``cpu`` or ``cuda``.
@@ -201,7 +202,7 @@ class Bench:
         self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | str | None
     ) -> tuple[Verdict, str, dict[str, Any]]:
         if answer.outcome != "answered":
-            return Verdict.REFUTED, _refusal(answer), {}
+            return self._failed(form, runtime, answer)
         found = answer.found
         logits = self._logits(runtime, found)
         fault = insane(found, form.vocabulary, logits)
@@ -221,20 +222,27 @@ class Bench:
         if runtime.remote:
             return _same_text(found, reference, loaded)
         if logits is None:
-            same = _leading(reference.outputs, found["outputs"])
-            verdict = Verdict.CONFIRMED if same >= 4 or form.quantised else Verdict.REFUTED
-            return verdict, f"{loaded}; its first {same} tokens are the reference's", {"sameTokens": same}
+            return _same_tokens(form, found, reference, loaded)
         try:
             agreement = compare(reference.prompts, reference.outputs, found["outputs"], reference.logits, logits)
         except ValueError as error:
             return Verdict.REFUTED, f"it loads and is another model: {error}", {}
         return _agreed(form, found, agreement, reference, loaded)
 
+    def _failed(self, form: Form, runtime: Runtime, answer: Answer) -> tuple[Verdict, str, dict[str, Any]]:
+        """Whose fault it is that nothing was answered."""
+        said = _refusal(answer)
+        if answer.outcome == "memory" and 2 * memory_needed(runtime, form) > self.limits.bytes():
+            return Verdict.UNCHECKED, f"{said}; this machine has too little to tell", {}
+        if answer.outcome == "refused" and answer.phase != "load" and form.family is None and form.kind != "gguf":
+            return Verdict.UNCHECKED, f"it loads, and forgekit does not know how this architecture is asked: {said}", {}
+        return Verdict.REFUTED, said, {}
+
     def _ready(self, form: Form, runtime: Runtime) -> Form:
         """The form as the runtime reads it: itself, or converted; once."""
         if form.kind in runtime.reads or runtime.makes is None:
             return form
-        key = (runtime.name, form.path, form.total)
+        key = (runtime.name, form.stamp)
         if key not in self._made:
             self.tell(f"converting for {runtime.title}")
             folder = Path(tempfile.mkdtemp(dir=self._scratch))
@@ -248,7 +256,7 @@ class Bench:
         return made
 
     def _put_to(self, runtime: Runtime, question: Mapping[str, Any]) -> Answer:
-        limits = {"seconds": self.limits.seconds, "memory": self.limits.bytes(), "threads": self.limits.threads}
+        limits = {"seconds": 4 * self.limits.seconds, "memory": self.limits.bytes(), "threads": self.limits.threads}
         return self._engine(runtime).ask({**limits, **question})
 
     def _engine(self, runtime: Runtime) -> Engine:
@@ -260,7 +268,7 @@ class Bench:
         """Put the question; the reference's own answer is kept, with its logits, for whoever asks again."""
         if reference is not None or runtime.name != REFERENCE:
             return self._put(form, runtime, reference)
-        key = (form.path, form.total)
+        key = form.stamp
         if key not in self._answers:
             answer = self._put(form, runtime, None)
             logits = self._read_logits(runtime, answer.found)
@@ -283,7 +291,7 @@ class Bench:
             "texts": list(TEXTS),
             "fallback": plain_prompts(form.vocabulary or 256),
             "logits": str(engine.scratch / "logits.bin"),
-            "seconds": self.limits.seconds,
+            "seconds": self.limits.seconds + form.total / SLOW_DISK,
             "memory": self.limits.bytes(),
         }
         if reference is not None:
@@ -298,7 +306,7 @@ class Bench:
             return "the artifact ships no unquantised safetensors"
         if whole.path is None:
             return "the unquantised weights are not on this machine"
-        key = (whole.path, whole.total)
+        key = whole.stamp
         if key not in self._references:
             self._references[key] = self._ask_reference(whole)
         return self._references[key]
@@ -374,6 +382,19 @@ def _same_text(found: Mapping[str, Any], reference: _Reference, loaded: str) -> 
     ours, theirs = next(pair for pair in pairs if pair[0].strip() != pair[1].strip())
     reason = f"it writes {theirs[:40]!r} where Transformers writes {ours[:40]!r} from these weights"
     return Verdict.REFUTED, reason, {"sameTexts": same}
+
+
+def _same_tokens(
+    form: Form, found: Mapping[str, Any], reference: _Reference, loaded: str
+) -> tuple[Verdict, str, dict[str, Any]]:
+    """What an engine that gives no logits shows by its tokens alone."""
+    same = _leading(reference.outputs, found["outputs"])
+    told = f"{loaded}; its first {same} tokens are the reference's"
+    if same >= (1 if form.quantised else 4):
+        return Verdict.CONFIRMED, told, {"sameTokens": same}
+    if form.quantised:
+        return Verdict.UNCHECKED, f"{told}, and without logits rounding cannot be told from other weights", {}
+    return Verdict.REFUTED, told, {"sameTokens": same}
 
 
 def _agreed(

@@ -384,8 +384,8 @@ def make(form: Form, folder: Path, ask: Ask) -> Form:
     assert form.path is not None
     arguments = conversion(form.path.resolve(), "f32", name="model", pre_tokenizer=form.pre_tokenizer or None)
     answer = ask(CONVERTER, {"arguments": arguments})
-    if answer.outcome == "missing":
-        raise MachineError(f"{CONVERTER.title} does not start: {answer.said}")
+    if answer.outcome in ("missing", "memory", "time"):
+        raise MachineError(f"{CONVERTER.title}: {answer.said}")
     if answer.outcome != "answered":
         raise CheckpointError(f"{CONVERTER.title} fails: {answer.said}", where=form.where)
     target = folder / MADE

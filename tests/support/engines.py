@@ -70,6 +70,18 @@ class Raise(Steady):
         raise ValueError("tensor 'blk.0.attn_q.weight' has wrong shape")
 
 
+class Puzzled(Steady):
+    def generate(self, _ids, _count):
+        raise TypeError("forward() got an unexpected keyword argument 'input_ids'")
+
+
+class Mute(Steady):
+    """Gives tokens and no logits."""
+
+    def logits(self, _ids):
+        return None
+
+
 class Unimportable(Steady):
     @staticmethod
     def warm():

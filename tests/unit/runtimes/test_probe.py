@@ -219,6 +219,47 @@ def test_a_loader_that_may_make_weights_up_confirms_nothing_without_a_reference(
     assert "whether the weights are the published ones is open" in cell.reason
 
 
+def test_a_machine_too_small_to_tell_accuses_nobody(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(GGUF_FILE)
+    form = folder_forms(tmp_path)[0]
+
+    with Bench(Limits(seconds=20, memory=(2 << 30) + (64 << 20))) as little, Bench(Limits(seconds=20)) as enough:
+        engine = engines.runtime(engines.Eat)
+        assert little.probe(form, engine).verdict is U
+        assert enough.limits.bytes() > 2 * memory_needed(engine, form)
+
+
+def test_an_architecture_we_do_not_know_how_to_ask_is_not_held_against_it(tmp_path):
+    folder = look_alike("qwen2", tmp_path, model_type="t5", architectures=["T5ForConditionalGeneration"])
+    engine = engines.runtime(engines.Puzzled, reads=("safetensors",))
+
+    with Bench(Limits(seconds=20)) as bench:
+        unknown = bench.probe(folder_forms(folder)[0], engine)
+        known = bench.probe(folder_forms(base("qwen2"))[0], engine)
+
+    assert (unknown.verdict, known.verdict) == (U, R)
+    assert "does not know how this architecture is asked" in unknown.reason
+
+
+def test_tokens_without_logits_confirm_only_where_they_are_the_reference_s(bench):
+    forms = folder_forms(base("qwen2"))
+
+    cell = bench.probe(forms[0], engines.runtime(engines.Mute, reads=("safetensors",)), forms)
+
+    assert cell.verdict is R
+    assert "its first 0 tokens are the reference's" in cell.reason
+
+
+def test_weights_that_change_under_a_bench_are_asked_anew(bench, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(base("qwen2"), folder)
+    first = probe(bench, folder, "transformers").evidence["outputHash"]
+    tiny.write(FAMILIES["qwen2"], tmp_path / "other", seed=1)
+    shutil.copy(tmp_path / "other/model.safetensors", folder)
+
+    assert probe(bench, folder, "transformers").evidence["outputHash"] != first
+
+
 def test_hostile_bytes_are_given_to_no_engine(tmp_path):
     (tmp_path / "m.gguf").write_bytes(gguf_bytes([("t", (2, 2)), ("u", (2, 2))], place=0))
 
