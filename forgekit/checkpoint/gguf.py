@@ -6,6 +6,7 @@ Source: ggml-org/ggml, docs/gguf.md (versions 2 and 3, little endian).
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +124,9 @@ def _placed(listed: list[Tensor], start: int, alignment: int, size: int, where: 
         if previous is not None and tensor.start < (previous.end or previous.start + 1):
             raise CheckpointError(f"tensors {previous.name!r} and {tensor.name!r} overlap", where=where)
         previous = tensor
-    names = [tensor.name for tensor in found]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise CheckpointError(f"tensor {twice!r} is listed twice", where=where)
+    name, count = Counter(tensor.name for tensor in found).most_common(1)[0] if found else ("", 0)
+    if count > 1:
+        raise CheckpointError(f"tensor {name!r} is listed twice", where=where)
     return found
 
 
@@ -170,6 +170,8 @@ class _Cursor:
 
     def _array(self) -> Any:
         kind, count = self.number("I"), self.number("Q")
+        if kind == ARRAY:
+            raise CheckpointError("metadata nests arrays, which no writer does", where=self.where)
         if kind in SCALARS and count > MAX_ARRAY:
             self.take(struct.calcsize("<" + SCALARS[kind]) * count)
             return count

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import find, join, objects
+from forgekit.checkpoint.gguf import TYPES
 from forgekit.checks import Check, Evidence, Found, refuted, unchecked, unproven
 from forgekit.checks.runtime import judged, partly_listed
 from forgekit.errors import ForgeError, SourceError
@@ -13,6 +14,7 @@ from forgekit.findings import Claim, Finding
 from forgekit.runtimes import RUNTIMES
 from forgekit.runtimes._form import Form
 
+GGUF_TYPES = frozenset(kind for kind, _, _ in TYPES.values())
 READERS = {"gguf": "llama_cpp", "mlx": "mlx", "safetensors": "transformers", "onnx": "onnxruntime"}
 """The runtime that each format is written for."""
 LAYER = "quant: publish the file, or drop the type from the recipe"
@@ -29,6 +31,8 @@ def claims(alloy: Alloy) -> Found:
 def settle(claim: Claim, evidence: Evidence) -> Finding:  # noqa: PLR0911 - one per verdict and reason
     stage = find(evidence.alloy.tree, claim.pointer.rsplit("/", 2)[0])
     kind, name = str(stage.get("format")), str(claim.expected)
+    if not _plain(name):
+        return unproven(claim, f"{claim.expected!r} names no type", "quant: name the types that are shipped")
     runtime = RUNTIMES.get(READERS.get(kind, ""))
     if runtime is None:
         return unchecked(claim, f"no probe reads {kind!r}")
@@ -49,7 +53,7 @@ def settle(claim: Claim, evidence: Evidence) -> Finding:  # noqa: PLR0911 - one 
         return unchecked(claim, f"{found.name} is listed, and its header cannot be read: {error.what}; try {command}")
     except ForgeError as error:
         return refuted(claim, None, f"{found.name}: {error.what}", LAYER)
-    if _plain(stated) != _plain(name) and not _plain(stated).endswith(_plain(name)):
+    if not is_type(stated, name):
         return refuted(claim, stated, f"{found.name} is called {name}, and its header says {stated}", LAYER)
     if fallen := fallen_back(found, name):
         return refuted(claim, stated, fallen, "quant: choose a type that the widths of the model divide into")
@@ -64,6 +68,15 @@ def _named(forms: Sequence[Form], name: str) -> Form | None:
         if _plain(stem).endswith(wanted):
             return form
     return next((form for form in forms if wanted in _plain(form.name)), None)
+
+
+def is_type(stated: str, name: str) -> bool:
+    """Whether a precision read from a header is the type that is claimed.
+
+    ``mlx-4bit`` is what a recipe calls ``4bit``; a file that does not state its type is known by that of most of its
+    bytes, and ``Q4_K`` is what Q4_K_M and Q4_K_S mostly hold.
+    """
+    return _plain(stated).endswith(_plain(name)) or (stated in GGUF_TYPES and _plain(name).startswith(_plain(stated)))
 
 
 def _plain(text: str) -> str:

@@ -8,10 +8,13 @@ from typing import Any
 from forgekit import digest
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import find, objects
+from forgekit.checkpoint.counting import SPLIT
 from forgekit.checks import Check, Evidence, Found, confirmed, judge_hash_text, refuted, unchecked, unproven
 from forgekit.errors import DigestError, ForgeError
 from forgekit.findings import Claim, Finding, Verdict
 from forgekit.runtimes import find_runtime
+from forgekit.runtimes._form import ADAPTER
+from forgekit.stages.validate_runtime import bytes_hash
 
 FINAL = ("package", "publish", "deploy", "deliver")
 LAYER = "forge: run validate-runtime on the bytes that are published"
@@ -58,6 +61,13 @@ def _run_again(  # noqa: PLR0911 - one per reason
         return unchecked(claim, f"{bound}; the artifact cannot be listed: {error.what}")
     if form is None:
         return unchecked(claim, f"{bound}; {name or 'a checkpoint'} is not listed here")
+    try:
+        present = None if form.path is None else bytes_hash(form)
+    except ForgeError as error:
+        return unchecked(claim, f"{bound}; what is here cannot be hashed: {error}")
+    if present not in (None, claim.expected):
+        reason = f"the link is for other bytes than {name or 'the weights'} here, {str(present)[:23]}"
+        return refuted(claim, present, reason, LAYER)
     probed = evidence.probe(runtime, form)
     told = {"cell": probed.tree()}
     if probed.verdict is Verdict.REFUTED:
@@ -81,9 +91,10 @@ def published_hash(alloy: Alloy, form: str) -> str | None:
         str(row.get("filename")): str(row.get("sha256"))
         for _, row in objects(alloy.tree, "/results/integrity/fileHashes")
     }
-    if form in rows:
+    parts = {path: value for path, value in rows.items() if SPLIT.sub("", path) == SPLIT.sub("", form)}
+    if form in parts and len(parts) == 1:
         return f"sha256:{rows[form].removeprefix('sha256:')}"
-    inside = dict(_inside(rows, form))
+    inside = {path.rsplit("/", 1)[-1]: value for path, value in parts.items()} or dict(_inside(rows, form))
     try:
         return str(digest.model_hash(inside.items())) if inside else None
     except DigestError:
@@ -92,24 +103,32 @@ def published_hash(alloy: Alloy, form: str) -> str | None:
 
 def _inside(rows: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
     for path, value in rows.items():
-        where, _, name = path.rpartition("/")
-        if where == folder and (folder or name.endswith(".safetensors")):
-            yield name, value.removeprefix("sha256:")
+        if folder and path.startswith(f"{folder}/"):
+            yield path.removeprefix(f"{folder}/"), value
+        elif not folder and "/" not in path and path.endswith(".safetensors") and path != ADAPTER:
+            yield path, value
 
 
 def without_pass(alloy: Alloy) -> list[str]:
     """Declared runtimes that have no recorded pass on the bytes that are published."""
     declared = alloy.at(CHAIN)
-    links = [link for _, row in objects(alloy.tree, "/results/stages") for _, link in objects(row, "/links")]
     passed = {
-        str(link.get("runtime"))
-        for link in links
+        (str(link.get("runtime")), str(link.get("form") or ""))
+        for _, row in objects(alloy.tree, "/results/stages")
+        for _, link in objects(row, "/links")
         if published_hash(alloy, str(link.get("form") or "")) == link.get("artifactHash")
     }
+    files = [str(row.get("filename")) for _, row in objects(alloy.tree, "/results/integrity/fileHashes")]
     missing = []
     for name in declared if isinstance(declared, list) else ():
         runtime = find_runtime(name)
-        if (runtime.name if runtime else name) not in passed:
+        forms = {SPLIT.sub("", form) for known, form in passed if runtime is not None and known == runtime.name}
+        read = {
+            SPLIT.sub("", file)
+            for file in files
+            if runtime is not None and "gguf" in runtime.reads and file.endswith(".gguf")
+        }
+        if not forms or read - forms:
             missing.append(str(name))
     return missing
 
@@ -121,9 +140,9 @@ def _settle_chain(claim: Claim, evidence: Evidence) -> Finding:
         return unproven(claim, "the alloy records no stages, so no runtime is shown to have passed", LAYER)
     missing = without_pass(evidence.alloy)
     if missing:
-        reason = f"the chain ends, and {' and '.join(missing)} has no pass on the bytes that are published"
+        reason = f"the chain ends, and {' and '.join(missing)} has no pass on everything it reads of what is published"
         return refuted(claim, missing, reason, LAYER)
-    return confirmed(claim, claim.expected, "every declared runtime has a pass on the bytes that are published")
+    return confirmed(claim, claim.expected, "each declared runtime has a recorded pass on the bytes of fileHashes")
 
 
 CHECK = Check(name="runtime-link", tier="runtime", claims=claims, settle=settle, domain="llm-forge")

@@ -98,7 +98,6 @@ class Runtime:
         makes: turns a safetensors form into one it reads, where its users do that themselves. Is given a folder to
             put it in, and a way to ask a process that is as confined as the engine's.
         interpreter: name of the runtime whose interpreter it shares; its own where empty.
-        strict: whether it refuses a form in which a tensor is missing, instead of making one up.
         forks: whether its process may fork after the engine is imported.
         variables: of its process's environment.
         widens: bytes a weight takes in memory; None where as many as on disk.
@@ -115,7 +114,6 @@ class Runtime:
     invariants: tuple[Invariant, ...] = ()
     makes: Callable[[Form, Path, Ask], Form] | None = None
     interpreter: str = ""
-    strict: bool = True
     forks: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     widens: int | None = None

@@ -53,6 +53,10 @@ BOUNDS = (
 a quantiser, with weights of another seed at a loss of 1 and a top share of 0.06 at most; see perf/RESULTS.md."""
 
 
+LEAST = BOUNDS[-1][1]
+"""What is enough for fewer bits than four, where less than that decides nothing."""
+
+
 def bound_for(bits: float, *, exact: bool) -> Bound | None:
     """The bound for weights of so many bits; None below four, where rounding alone looks like other weights."""
     if exact:

@@ -66,8 +66,10 @@ def confine(scratch: str, *, network: bool) -> dict[str, Any]:
             reach = "its own loopback"
         except (jail.JailError, OSError) as error:
             gaps.append(f"the network ({error})")
-    with contextlib.suppress(jail.JailError):
+    try:
         jail.drop_capabilities()
+    except jail.JailError as error:
+        gaps.append(f"its capabilities ({error})")
     try:
         jail.allow_writing([scratch, "/dev"])
     except jail.JailError as error:

@@ -28,6 +28,8 @@ KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "CU
 GRACE = 30.0  # seconds that an engine's own process may be late in saying that it stopped its worker
 STARTING = 300.0  # seconds an import may take on a cold disk
 
+LACKS = ("ImportError", "ModuleNotFoundError")  # what an engine says that is not whole
+
 Outcome = Literal["answered", "refused", "died", "time", "memory", "missing"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 ADAPTER = "adapter.safetensors"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
+SUFFIXES = {
+    "safetensors": (".safetensors",),
+    "mlx": (".safetensors",),
+    "gguf": (".gguf",),
+    "onnx": (".onnx", ".data"),
+    "tensorrt": (".engine",),
+}
 HEAVY = (".safetensors", ".gguf", ".onnx", ".data", ".bin")
+NAME = re.compile(r"[\w-][\w.-]{0,63}", re.ASCII)  # of a model type: it becomes part of a path in some engines
 SMALL = 64 << 20  # bytes of a text file that is read whole
 
 
@@ -52,11 +61,15 @@ class Form:
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def weights(self) -> list[str]:
+        """Names of the files that hold its weights; all of them, where its kind does not tell them apart."""
+        ends = SUFFIXES.get(self.kind, ("",))
+        return sorted(name for name in self.sizes if name.endswith(ends) and name != ADAPTER)
+
+    @property
     def total(self) -> int:
         """Bytes of the weights."""
-        return sum(
-            size for name, size in self.sizes.items() if name.endswith((".safetensors", ".gguf", ".onnx", ".data"))
-        )
+        return sum(self.sizes[name] for name in self.weights)
 
     @property
     def stamp(self) -> tuple[Any, ...]:
@@ -106,7 +119,7 @@ class Form:
     @property
     def family(self) -> Family | None:
         """What is known of its architecture; None where nothing is."""
-        for name in (self.architecture, str(self.config.get("model_type") or "")):
+        for name in (self.architecture, self.model_type):
             if name in FAMILIES:
                 try:
                     return FAMILIES[name]
@@ -116,7 +129,9 @@ class Form:
 
     @property
     def model_type(self) -> str:
-        return str(self.config.get("model_type") or "")
+        """As the config states it; empty where it states none, or something that is no name."""
+        stated = self.config.get("model_type")
+        return stated if isinstance(stated, str) and NAME.fullmatch(stated) else ""
 
     @property
     def architectures(self) -> tuple[str, ...]:

@@ -230,8 +230,7 @@ def _expert_shapes(form: Form, fact: Experts, count: int) -> Iterator[Obstacle]:
         return
     if isinstance(fact, UnfusedExperts) and fused_stack(form):
         return  # in another layout, which is a rule of its own
-    layers = form.text_config.get("num_hidden_layers")
-    for layer in range(layers if isinstance(layers, int) else 0):
+    for layer in layers(form):
         router = form.tensor_shape(fact.router.format(layer=layer))
         if router is not None and router[0] != count:
             yield Obstacle(
@@ -261,6 +260,12 @@ def _expert_shapes(form: Form, fact: Experts, count: int) -> Iterator[Obstacle]:
                 fix="store every expert, numbered from 0",
             )
             return
+
+
+def layers(form: Form) -> range:
+    """Numbers of the layers, no more of them than tensors are stored, whatever the config says."""
+    said = form.text_config.get("num_hidden_layers")
+    return range(min(said, len(form.checkpoint.tensors)) if isinstance(said, int) else 0)
 
 
 def fused_stack(form: Form) -> str:
@@ -344,8 +349,7 @@ def _attention(form: Form) -> Iterator[tuple[int, AttentionHeads, int, int]]:
         return
     head_dim = inner.get("head_dim")
     width = head_dim if isinstance(head_dim, int) else hidden // heads
-    layers = inner.get("num_hidden_layers")
-    for layer in range(layers if isinstance(layers, int) else 0):
+    for layer in layers(form):
         shape = form.tensor_shape(fact.query.format(layer=layer))
         if shape is not None:
             yield layer, fact, shape[0], heads * width * (2 if fact.gated else 1)

@@ -17,8 +17,8 @@ from forgekit.findings import Verdict
 from forgekit.models.strategy import memory
 from forgekit.models.tools import require
 from forgekit.runtimes import RUNTIMES, Obstacle, Runtime
-from forgekit.runtimes._agreement import Agreement, bits_of, bound_for, compare
-from forgekit.runtimes._engine import Answer, Engine
+from forgekit.runtimes._agreement import LEAST, Agreement, bits_of, bound_for, compare
+from forgekit.runtimes._engine import LACKS, Answer, Engine
 from forgekit.runtimes._form import Form
 
 if TYPE_CHECKING:
@@ -111,6 +111,18 @@ def _obstacle_tree(obstacle: Obstacle) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class NoReference:
+    """Why there is nothing to compare with.
+
+    Attributes:
+        left_out: whether the publisher ships nothing to compare with; else this machine lacks it.
+    """
+
+    why: str
+    left_out: bool = False
+
+
 @dataclass
 class _Reference:
     """What the unquantised weights answer in Transformers."""
@@ -130,7 +142,7 @@ class Bench:
         self.limits = limits or Limits()
         self.tell = tell
         self._engines: dict[str, Engine] = {}
-        self._references: dict[Any, _Reference | str] = {}
+        self._references: dict[Any, _Reference | NoReference] = {}
         self._answers: dict[Any, Answer] = {}
         self._made: dict[Any, Form | ForgeError] = {}
         self._scratch = Path(tempfile.mkdtemp(prefix="forgekit-bench-"))
@@ -199,7 +211,7 @@ class Bench:
         return said(verdict, reason, asked=True, **evidence, **more)
 
     def _judge(  # noqa: PLR0911 - one per verdict and reason
-        self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | str | None
+        self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | NoReference | None
     ) -> tuple[Verdict, str, dict[str, Any]]:
         if answer.outcome != "answered":
             return self._failed(form, runtime, answer)
@@ -211,14 +223,9 @@ class Bench:
         loaded = "loads and generates, twice the same"
         if reference is None:
             return Verdict.CONFIRMED, f"{loaded}; every tensor finds its place", {}
-        if isinstance(reference, str):
-            if (runtime.strict and not runtime.remote) or runtime.name == REFERENCE:
-                return Verdict.CONFIRMED, f"{loaded}; not compared: {reference}", {"compared": False}
-            return (
-                Verdict.UNCHECKED,
-                f"{loaded}, and whether the weights are the published ones is open: {reference}",
-                {},
-            )
+        if isinstance(reference, NoReference):
+            verdict = Verdict.UNPROVEN if reference.left_out else Verdict.UNCHECKED
+            return verdict, f"{loaded}, and whether it computes what the weights say is open: {reference.why}", {}
         if runtime.remote:
             return _same_text(found, reference, loaded)
         if logits is None:
@@ -232,6 +239,8 @@ class Bench:
     def _failed(self, form: Form, runtime: Runtime, answer: Answer) -> tuple[Verdict, str, dict[str, Any]]:
         """Whose fault it is that nothing was answered."""
         said = _refusal(answer)
+        if answer.outcome == "refused" and answer.said.startswith(LACKS):
+            return Verdict.UNCHECKED, f"{runtime.title} lacks something here: {answer.said}", {}
         if answer.outcome == "memory" and 2 * memory_needed(runtime, form) > self.limits.bytes():
             return Verdict.UNCHECKED, f"{said}; this machine has too little to tell", {}
         if answer.outcome == "refused" and answer.phase != "load" and form.family is None and form.kind != "gguf":
@@ -299,33 +308,33 @@ class Bench:
         answer = engine.ask(question)
         return replace(answer, found={**answer.found, "exact": question["exact"]})
 
-    def _reference(self, form: Form, beside: Sequence[Form]) -> _Reference | str:
+    def _reference(self, form: Form, beside: Sequence[Form]) -> _Reference | NoReference:
         """What the unquantised weights answer, or why there is nothing to compare with."""
         whole = next(filter(_whole, (*beside, form)), None)
         if whole is None:
-            return "the artifact ships no unquantised safetensors"
+            return NoReference("the artifact ships no unquantised safetensors", left_out=True)
         if whole.path is None:
-            return "the unquantised weights are not on this machine"
+            return NoReference("the unquantised weights are not on this machine")
         key = whole.stamp
         if key not in self._references:
             self._references[key] = self._ask_reference(whole)
         return self._references[key]
 
-    def _ask_reference(self, form: Form) -> _Reference | str:
+    def _ask_reference(self, form: Form) -> _Reference | NoReference:
         runtime = RUNTIMES[REFERENCE]
         if any(obstacle.effect == "hostile" for obstacle in runtime.preflight(form)):
-            return "the unquantised weights are not given to the reference"
+            return NoReference("the unquantised weights are not given to the reference")
         why_not = unavailable(runtime, form, replace(self.limits, device="cpu"))
         if why_not:
-            return f"the reference cannot run: {why_not}"
+            return NoReference(f"the reference cannot run: {why_not}")
         answer = self._ask(form, runtime, None)
         if answer.outcome != "answered":
-            return f"the reference does not run: {_refusal(answer)}"
+            return NoReference(f"the reference does not run: {_refusal(answer)}")
         if answer.found.get("notes", {}).get("faults"):
-            return "the reference makes up weights that it does not find"
+            return NoReference("the reference makes up weights that it does not find")
         logits = self._logits(runtime, answer.found)
         if logits is None or not all(_finite(rows) for rows in logits):
-            return "the reference's own logits are not finite"
+            return NoReference("the reference's own logits are not finite")
         encoded = answer.found.get("encoded")
         return _Reference(
             prompts=answer.found["prompts"],
@@ -410,8 +419,10 @@ def _agreed(
         if not more["tokenizerAgrees"]:
             return Verdict.REFUTED, "its tokenizer splits text otherwise than the model's own", more
     if bound is None:
-        reason = f"{loaded}; at {precision} rounding alone can look like other weights, so agreement decides nothing"
-        return Verdict.CONFIRMED, reason, more
+        bound = LEAST
+        if agreement.fault(bound):
+            reason = f"{loaded}; at {precision} rounding alone can look like other weights, and here it does"
+            return Verdict.UNCHECKED, reason, more
     more["bound"] = {"loss": bound.loss, "top": bound.top, **({} if bound.error is None else {"error": bound.error})}
     fault = agreement.fault(bound)
     if fault:
@@ -435,7 +446,7 @@ def insane(found: Mapping[str, Any], vocabulary: int | None, logits: Sequence[An
     outputs = found["outputs"]
     if not outputs or not all(outputs):
         return "it loads and generates nothing"
-    limit = max([vocabulary or 0, *(rows.shape[1] for rows in logits or ())]) or None
+    limit = vocabulary or max((rows.shape[1] for rows in logits or ()), default=0)
     stray = next((token for output in outputs for token in output if token < 0 or (limit and token >= limit)), None)
     if stray is not None:
         return f"it generates the token id {stray}, and there are {limit}"
@@ -595,11 +606,7 @@ def _foretell(obstacles: Sequence[Obstacle]) -> str:
 def _finite(rows: Any) -> bool:
     import numpy as np
 
-    # an engine that gives log-probabilities says -inf for what it rules out
-    return bool(
-        np.isfinite(rows).all()
-        or (not np.isnan(rows).any() and not np.isposinf(rows).any() and np.isfinite(rows).any(axis=1).all())
-    )
+    return bool(np.isfinite(rows).all())
 
 
 def _leading(reference: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 from forgekit.errors import CheckpointError, MachineError
 from forgekit.runtimes import Ask, Obstacle, Runtime
+from forgekit.runtimes._engine import LACKS
 from forgekit.runtimes._form import TOKENIZER, Form, folder_forms
 from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, unfused_names, whole_heads
 
@@ -384,7 +385,7 @@ def make(form: Form, folder: Path, ask: Ask) -> Form:
     assert form.path is not None
     arguments = conversion(form.path.resolve(), "f32", name="model", pre_tokenizer=form.pre_tokenizer or None)
     answer = ask(CONVERTER, {"arguments": arguments})
-    if answer.outcome in ("missing", "memory", "time"):
+    if answer.outcome in ("missing", "memory", "time") or answer.said.startswith(LACKS):
         raise MachineError(f"{CONVERTER.title}: {answer.said}")
     if answer.outcome != "answered":
         raise CheckpointError(f"{CONVERTER.title} fails: {answer.said}", where=form.where)

@@ -95,7 +95,7 @@ def _remapped() -> Mapping[str, str]:
 def _source(form: Form) -> str | None:
     """The file mlx-lm has for the form's model type; empty where it has none, None where mlx-lm is not here."""
     models = _models()
-    if models is None or not form.model_type:
+    if models is None:
         return None
     return _text(_remapped().get(form.model_type, form.model_type))
 
@@ -166,7 +166,7 @@ def stated_theta(form: Form) -> Iterator[Obstacle]:
             invariant="stated-theta",
             effect="wrong",
             text=f"mlx-lm's {form.model_type} reads rope_theta, which the config states in rope_parameters only "
-            f"({theta:g}): it takes a default and answers wrongly",
+            f"({theta}): it takes a default and answers wrongly",
             where=f"{form.where}/config.json#/rope_parameters",
             fix="state rope_theta beside rope_parameters",
         )

@@ -113,6 +113,5 @@ RUNTIME = Runtime(
     install='pip install torch, then pip install "forgekit[forge]"',
     invariants=(*COMMON, *TEXT, known_type, whole_heads),
     driver=Driver,
-    strict=False,
     widens=4,
 )

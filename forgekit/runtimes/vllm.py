@@ -123,7 +123,8 @@ def head_widths(form: Form) -> Iterator[Obstacle]:
         return
     latent = inner.get("kv_lora_rank")
     if isinstance(latent, int):
-        width = latent + int(inner.get("qk_rope_head_dim") or 0)
+        rotary = inner.get("qk_rope_head_dim")
+        width = latent + (rotary if isinstance(rotary, int) else 0)
         if width != LATENT:
             yield _kernel(form, f"latent attention {width} wide (kv_lora_rank + qk_rope_head_dim)", f"{LATENT}")
         return
@@ -165,7 +166,9 @@ def biased_head(form: Form) -> Iterator[Obstacle]:
 
 def processor_files(form: Form) -> Iterator[Obstacle]:
     """Models that hear are loaded with their preprocessor, even for text alone."""
-    if "audio" in json.dumps(sorted(form.config.get("thinker_config", form.config))) and not any(
+    thinker = form.config.get("thinker_config")
+    keys = thinker if isinstance(thinker, Mapping) else form.config
+    if any("audio" in key for key in keys) and not any(
         name in form.sizes for name in ("preprocessor_config.json", "processor_config.json")
     ):
         yield Obstacle(

@@ -106,13 +106,17 @@ def _link(runtime: Runtime, form: Form, probed: Probed, work: Work) -> Mapping[s
 
 
 def bytes_hash(form: Form) -> str:
-    """``sha256:`` of a file, or the modelHash of a folder's weight files."""
+    """``sha256:`` of a file, or the modelHash of a folder's weight files.
+
+    Raises:
+        SourceError: a file cannot be read.
+        DigestError: it has no weight files.
+    """
     assert form.path is not None
     if form.path.is_file() and len(form.sizes) == 1:
         return str(sha256_file(form.path))
     folder = form.path if form.path.is_dir() else form.path.parent
-    weights = [name for name in form.sizes if name.endswith((".safetensors", ".gguf", ".onnx", ".data"))]
-    return str(model_hash((name, sha256_file(folder / name).hex) for name in weights))
+    return str(model_hash((name, sha256_file(folder / name).hex) for name in form.weights))
 
 
 STAGE = Stage(

@@ -82,6 +82,11 @@ class Mute(Steady):
         return None
 
 
+class Incomplete(Steady):
+    def load(self, _asked):
+        raise ImportError("sentencepiece is not installed")
+
+
 class Unimportable(Steady):
     @staticmethod
     def warm():

@@ -164,6 +164,7 @@ def test_a_gguf_header_gives_metadata_and_tensors():
             gguf_bytes([], [("general.alignment", 4, struct.pack("<I", 24))]),
             "general.alignment is 24, which is no power of two",
         ),
+        (gguf_bytes([], [("k", 9, struct.pack("<IQ", 9, 1) * 5000)]), "metadata nests arrays"),
         (gguf_bytes([], [("k", 8, struct.pack("<Q", 1 << 30))]), "the header holds a text of 1,073,741,824 bytes"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else value,

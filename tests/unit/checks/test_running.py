@@ -7,8 +7,9 @@ import shutil
 
 import pytest
 
-from forgekit import alloy
+from forgekit import alloy, tiny
 from forgekit.checks import Settings
+from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
 from forgekit.runtimes._probe import Bench
 from forgekit.sources.folder import FolderSource
@@ -144,6 +145,39 @@ def test_a_machine_without_the_engine_says_unchecked_and_where_to_look(artifact,
     assert "--runtime llama_cpp" in declared.reason
 
 
+def test_a_header_s_type_is_the_claimed_one_or_what_it_mostly_holds():
+    from forgekit.checks.quant_tier import is_type
+
+    held = (("Q4_K_M", "Q4_K_M"), ("mlx-4bit", "4bit"), ("Q4_K", "Q4_K_M"), ("F16", "f16"))
+    other = (("Q8_0", "Q4_K_M"), ("Q4_K", "Q5_K_M"), ("mlx-8bit", "4bit"), ("F16", "Q8_0"))
+    assert all(is_type(*pair) for pair in held)
+    assert not any(is_type(*pair) for pair in other)
+
+
+def test_a_link_is_held_to_the_bytes_that_are_here(artifact, bench):
+    other = artifact.parent / "other"
+    tiny.write(FAMILIES["qwen2"], other, seed=1)
+    shutil.copy(other / "model.safetensors", artifact / "model.safetensors")
+
+    link = found(artifact, bench)["/results/stages/2/links/0"]
+
+    assert link.verdict is R
+    assert "other bytes than the weights here" in link.reason
+
+
+def test_a_pass_on_one_file_is_not_a_pass_on_all(artifact, bench):
+    from forgekit.checks.runtime_link import without_pass
+
+    def another(tree):
+        rows = tree["results"]["integrity"]["fileHashes"]
+        rows.append({"filename": "made-Q4_K_M.gguf", "sha256": "2" * 64, "size": 1})
+
+    change(artifact, another)
+
+    assert "llama_cpp" in without_pass(alloy.read_file(next(artifact.glob("*.alloy.json"))))
+    assert found(artifact, bench)["/target/runtimes~chain"].verdict is R
+
+
 def test_a_k_quant_that_fell_back_is_refuted(tmp_path):
     from forgekit.checks.quant_tier import fallen_back
     from forgekit.runtimes._form import folder_forms
@@ -155,3 +189,16 @@ def test_a_k_quant_that_fell_back_is_refuted(tmp_path):
 
     assert said == "m-Q4_K_M.gguf is called Q4_K_M, and all its matrices are Q8_0: their rows do not divide into 256"
     assert fallen_back(folder_forms(tmp_path)[0], "Q8_0") == ""
+
+
+def test_a_link_to_a_split_file_is_held_to_all_its_parts():
+    from forgekit import digest
+    from forgekit.checks.runtime_link import published_hash
+
+    rows = [{"filename": f"m-0000{part}-of-00002.gguf", "sha256": str(part) * 64, "size": 1} for part in (1, 2)]
+    tree = {"results": {"integrity": {"fileHashes": [*rows, {"filename": "adapter.safetensors", "sha256": "3" * 64}]}}}
+    made = alloy.read(json.dumps(tree).encode())
+
+    whole = digest.model_hash((row["filename"], row["sha256"]) for row in rows)
+    assert published_hash(made, "m-00001-of-00002.gguf") == str(whole)
+    assert published_hash(made, "") is None, "an adapter beside is no checkpoint"

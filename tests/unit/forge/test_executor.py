@@ -202,7 +202,12 @@ while kills < 20:
     if list(out.glob("*.alloy.json")):
         shutil.rmtree(out)
     pid = child(out)
-    time.sleep(draw.uniform(0.02, 0.6) * took)
+    place, until = f"{kills % 5:02d}-*", time.monotonic() + 60
+    while kills % 5 and not list((out / ".forge").glob(place)) and time.monotonic() < until:
+        if list(out.glob("*.alloy.json")):
+            break
+        time.sleep(0.001)  # until this stage has begun, however slow the machine is now
+    time.sleep(draw.uniform(0.0, 0.15) * took)
     os.kill(pid, signal.SIGKILL)
     kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     stages.add(tuple(sorted(path.name for path in (out / ".forge").glob("0*"))) if (out / ".forge").is_dir() else ())
@@ -234,7 +239,7 @@ def test_killed_at_twenty_points_it_completes_to_the_same_hash(tmp_path):
     assert found["same"]
     assert found["left"] == []
     assert found["kills"] == 20
-    assert found["places"] >= 3, "the kills fell into different stages"
+    assert found["places"] >= 4, "the kills fell into different stages"
 
 
 def test_stages_that_have_run_are_used_again(tmp_path, monkeypatch):

@@ -9,14 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from forgekit.checkpoint.opening import open_folder
 from forgekit.checkpoint.writing import Made, Piece, write_shards
 from forgekit.errors import UnknownNameError
 from forgekit.families import FAMILIES
+from forgekit.findings import Verdict
 from forgekit.runtimes import RUNTIMES, find_runtime
 from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import choose
+from forgekit.runtimes._probe import choose, foretold
 from forgekit.runtimes.llama_cpp import converted_architectures
 from tests.support.gguf import gguf_bytes, text
 from tests.support.matrix import ENGINES as HERE
@@ -231,6 +234,33 @@ def test_a_gguf_file_of_an_unknown_architecture_or_an_unnamed_pre_tokenizer_is_f
 
     assert ("stated-pre-tokenizer", "wrong") in found
     assert (("known-architecture", "refuse") in found) == SOURCES
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**18) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = sorted(
+    {key for family in FAMILIES for key in json.loads((base(family) / "config.json").read_text())}
+    | {"rope_parameters", "auto_map", "model_file", "quantization", "quantization_config"}
+    | {"text_config", "thinker_config"}
+)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3_moe", "deepseek_v2", "qwen3_vl_moe", "qwen2_5_omni"])
+@settings(max_examples=40, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from(KEYS), junk, min_size=1, max_size=5))
+def test_no_config_makes_preflight_raise_or_hang(family, changes, tmp_path_factory):
+    folder = look_alike(family, tmp_path_factory.mktemp("junk"))
+    tree = json.loads((folder / "config.json").read_text())
+    for place in (tree, tree.get("text_config")):
+        if isinstance(place, dict):
+            place.update(changes)
+    (folder / "config.json").write_text(json.dumps(tree))
+
+    for cell in foretold(folder_forms(folder), [RUNTIMES[name] for name in RUNTIMES]):
+        assert cell.verdict is not Verdict.CONFIRMED
 
 
 def test_runtimes_are_found_under_every_spelling_that_alloys_use():

@@ -56,11 +56,12 @@ def test_each_type_of_gguf_agrees_with_the_unquantised_weights_within_its_bound(
 
 
 @needs_llama
-def test_at_two_bits_agreement_is_measured_and_decides_nothing(quantised, bench):
+def test_at_two_bits_what_looks_like_other_weights_is_left_unchecked(quantised, bench):
     cell = probe(bench, quantised, "llama_cpp", "-Q2_K.gguf")
 
-    assert cell.verdict is C
-    assert "agreement decides nothing" in cell.reason
+    assert cell.verdict is U
+    assert "rounding alone can look like other weights" in cell.reason
+    assert cell.evidence["agreement"]["loss"] > 0.3
 
 
 @needs_llama
@@ -189,9 +190,10 @@ GGUF_FILE = gguf_bytes([("t", (2, 2))])
 @pytest.mark.parametrize(
     ("driver", "verdict", "says"),
     [
-        (engines.Steady, C, "not compared"),
+        (engines.Steady, P, "the artifact ships no unquantised safetensors"),
+        (engines.Incomplete, U, "lacks something here: ImportError: sentencepiece"),
         (engines.Silent, R, "generates nothing"),
-        (engines.Stray, R, "generates the token id 37"),
+        (engines.Stray, R, "generates the token id 37, and there are 32"),
         (engines.Fickle, R, "asked twice, it answers differently"),
         (engines.NotANumber, R, "NaN"),
         (engines.Segfault, R, "it crashes (load)"),
@@ -209,14 +211,15 @@ def test_what_an_engine_does_decides(driver, verdict, says, tmp_path):
     assert says in cell.reason
 
 
-def test_a_loader_that_may_make_weights_up_confirms_nothing_without_a_reference(tmp_path):
-    (tmp_path / "m.gguf").write_bytes(GGUF_FILE)
+def test_nothing_is_confirmed_without_the_reference(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORGEKIT_RUNTIME_TRANSFORMERS_PYTHON", str(tmp_path / "nowhere"))
+    forms = folder_forms(base("qwen2"))
 
-    with Bench() as bench:
-        cell = bench.probe(folder_forms(tmp_path)[0], engines.runtime(engines.Steady, strict=False))
+    with Bench(Limits(seconds=20)) as bench:
+        cell = bench.probe(forms[0], engines.runtime(engines.Steady, reads=("safetensors",)), forms)
 
     assert cell.verdict is U
-    assert "whether the weights are the published ones is open" in cell.reason
+    assert "the reference cannot run" in cell.reason
 
 
 def test_a_machine_too_small_to_tell_accuses_nobody(tmp_path):

@@ -57,7 +57,7 @@ def test_every_form_that_passes_becomes_a_link_to_its_bytes(tmp_path):
     assert set(links) == {"Q8_0", "Q4_K_M"}
     for link in (*whole["links"], *quantised["links"]):
         assert link["engineVersion"]
-        assert link["loadTimeMs"] >= 0
+        assert link["loadTimeMs"] > 0
         assert link["outputHash"].startswith("sha256:")
     findings = _verified(made.folder)
     kinds = {finding.claim.kind for finding in findings}
@@ -125,6 +125,14 @@ def test_a_pass_on_other_bytes_does_not_count(chain, where, tmp_path):
 @needs_llama
 def test_a_pass_before_the_quantiser_does_not_count_for_who_reads_its_files(tmp_path):
     chain = stages("llama_cpp", "gguf", "publish")
+    path = a_recipe("qwen2", chain, tmp_path / "r", target={"runtimes": ["llama_cpp"]})
+
+    with pytest.raises(PlanError, match="llama_cpp, which the recipe declares, has not passed"):
+        forge_it(path, tmp_path / "out")
+
+
+def test_a_pass_on_some_forms_is_not_one_on_all(tmp_path):
+    chain = stages("gguf", "llama_cpp", "publish", llama_cpp={"artifact": "Q8_0"})
     path = a_recipe("qwen2", chain, tmp_path / "r", target={"runtimes": ["llama_cpp"]})
 
     with pytest.raises(PlanError, match="llama_cpp, which the recipe declares, has not passed"):
