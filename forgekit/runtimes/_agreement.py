@@ -41,7 +41,8 @@ class Bound:
     error: float | None = None
 
 
-EXACT = Bound(loss=0.005, top=0.99, error=0.03)
+EXACT = Bound(loss=0.005, top=0.99, error=0.005)
+"""In float32 on both sides. Measured: 1e-6 to 3e-4. A norm rounded to bfloat16 is 0.009 off, a bias left out 0.05."""
 BOUNDS = (
     (16, Bound(0.05, 0.9)),
     (8, Bound(0.12, 0.85)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,8 @@ class Driver:
         if asked["device"] == "cpu":
             mx.set_default_device(mx.cpu)
         folder = Path(asked["path"])
-        self.model, _ = utils.load_model(folder, lazy=False, strict=True)
+        with _widened() if asked["exact"] else contextlib.nullcontext():
+            self.model, _ = utils.load_model(folder, lazy=False, strict=True)
         self.words = None
         if asked.get("texts") and (folder / "tokenizer.json").is_file():
             from tokenizers import Tokenizer
@@ -72,6 +74,32 @@ class Driver:
         import numpy as np
 
         return np.array(self.model(mx.array([ids]))[0].astype(mx.float32))
+
+
+@contextlib.contextmanager
+def _widened() -> Iterator[None]:
+    """Weights become float32 as they are read: mlx-lm computes with some while loading.
+
+    The norms of Qwen 3.5 are stored less one, and adding it in bfloat16 costs 0.2 % in every norm.
+    """
+    import mlx.core as mx
+
+    load = mx.load
+
+    def widened(*args: Any, **kwargs: Any) -> Any:
+        found: Any = load(*args, **kwargs)
+        if not isinstance(found, dict):
+            return found
+        return {
+            name: array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+            for name, array in found.items()
+        }
+
+    mx.load = widened
+    try:
+        yield
+    finally:
+        mx.load = load
 
 
 @cache
