@@ -42,28 +42,31 @@ print([generate(ids) for ids in prompts], [generate(ids) for ids in prompts])
 BARE_LLAMA = """\
 import json, sys
 from llama_cpp import Llama
-model = Llama(sys.argv[1], n_ctx=256, n_threads=1, verbose=False)
-def generate(ids):
+def generate(model, ids):
     made = []
     model.reset()
     for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
         made.append(token)
         if len(made) == 8:
             return made
-print([generate(ids) for ids in json.loads(sys.argv[2])], [generate(ids) for ids in json.loads(sys.argv[2])])
+for path in sys.argv[1].split(":"):
+    model = Llama(path, n_ctx=256, n_threads=1, n_threads_batch=1, check_tensors=True, verbose=False)
+    print([[generate(model, ids) for ids in json.loads(sys.argv[2])] for _ in range(2)])
+    model.close()
 """
 PROBE = """\
 import json, sys
 from forgekit.runtimes import RUNTIMES
 from forgekit.runtimes._engine import Engine
-name, path, prompts, family = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
-question = {"path": path, "name": "m", "family": family, "precision": "BF16", "exact": True, "towers": False,
+name, paths, prompts, family = sys.argv[1], sys.argv[2].split(":"), json.loads(sys.argv[3]), sys.argv[4]
+question = {"name": "m", "family": family, "precision": "BF16", "exact": True, "towers": False,
     "device": "cpu", "threads": 1, "tokens": 8, "prompts": prompts, "fallback": prompts, "seconds": 600,
     "memory": 20 << 30}
 with Engine(RUNTIMES[name]) as engine:
-    answer = engine.ask(question)
-    assert answer.outcome == "answered", answer.said
-    print(answer.found["outputs"])
+    for path in paths:
+        answer = engine.ask(question | {"path": path})
+        assert answer.outcome == "answered", answer.said
+        print(answer.found["outputs"])
 """
 PREFLIGHT = """\
 import pathlib, sys
@@ -104,39 +107,53 @@ def probe() -> Iterator[str]:
             f"{median(ours) / median(peer):.2f}×",
             "≤ 1.1",
         )
-        small = Path(scratch) / "dense"
-        tiny.write(FAMILIES["qwen3"], small)
-        for file in small.glob("tokenizer*"):
-            shutil.copy(file, folder)
-        for name, model in (("qwen3_moe", folder), ("qwen3", small)):
-            yield from _llama(Path(scratch), name, model, asked)
+    yield from _llama()
 
 
-def _llama(scratch: Path, name: str, model: Path, asked: str) -> Iterator[str]:
+def _llama() -> Iterator[str]:
+    """One file, and several in turn, as a model's types are probed: the engine is imported once for all."""
     from run import alternate, median, row, run
 
     from forgekit.errors import ForgeError
     from forgekit.models import llama_cpp
 
-    file = scratch / f"{name}.gguf"
-    try:
-        llama_cpp.convert(model, file, "bf16", name="m", pre_tokenizer=None)
-    except ForgeError as error:
-        yield f"llama.cpp is left out: {error.what}"
+    asked = json.dumps(PROMPTS)
+    with tempfile.TemporaryDirectory() as scratch:
+        small = Path(scratch) / "dense"
+        tiny.write(FAMILIES["qwen3"], small)
+        for layers, count in ((1, 1), (4, 1), (14, 1), (14, 4)):
+            file = Path(scratch) / f"{layers}.gguf"
+            try:
+                _made(llama_cpp.convert, layers, small, file)
+            except ForgeError as error:
+                yield f"llama.cpp is left out: {error.what}"
+                return
+            files = ":".join([str(file)] * count)
+            ours, peer = alternate(
+                lambda files=files: run([PYTHON, "-c", PROBE, "llama_cpp", files, asked, "qwen3_moe"]),  # type: ignore[misc]
+                lambda files=files: run([PYTHON, "-c", BARE_LLAMA, files, asked]),  # type: ignore[misc]
+                7,
+            )
+            size = f"{file.stat().st_size / 1e9:.1f} GB"
+            what = size if count == 1 else f"{count} files of {size} in turn"
+            start = median(ours) - median(peer)
+            yield row(
+                f"probe in llama.cpp, {what} / the same in a script",
+                f"{median(ours):.2f} s",
+                f"{median(peer):.2f} s",
+                f"{median(ours) / median(peer):.2f}×",
+                f"≤ 1.1; {start:+.2f} s, for one more process" if count == 1 else "≤ 1.1",
+            )
+
+
+def _made(convert: Callable[..., Any], layers: int, tokenizer: Path, file: Path) -> None:
+    if file.exists():
         return
-    ours, peer = alternate(
-        lambda: run([PYTHON, "-c", PROBE, "llama_cpp", str(file), asked, name]),
-        lambda: run([PYTHON, "-c", BARE_LLAMA, str(file), asked]),
-        9,
-    )
-    size = file.stat().st_size
-    yield row(
-        f"probe in llama.cpp, {size / 1e6:,.0f} MB / the same in a script",
-        f"{median(ours):.2f} s",
-        f"{median(peer):.2f} s",
-        f"{median(ours) / median(peer):.2f}×",
-        "≤ 1.1" if size > 1 << 28 else "nothing but the start of two processes",
-    )
+    model = forging.synthetic("qwen3_moe", file.with_suffix(""), layers=layers)
+    for part in tokenizer.glob("tokenizer*"):
+        shutil.copy(part, model)
+    convert(model, file, "bf16", name="m", pre_tokenizer=None)
+    shutil.rmtree(model)
 
 
 def preflight() -> Iterator[str]:

@@ -54,7 +54,11 @@ Invariant = Callable[["Form"], Iterator[Obstacle]]
 
 
 class Driver(Protocol):
-    """One loaded artifact, on the engine's side. Made anew, in a new process, for every artifact."""
+    """One loaded artifact, on the engine's side. Made anew, in a new process, for every artifact.
+
+    A driver may have two methods more: ``check()``, asked last, raises where something that was looked at meanwhile
+    is broken; ``decode(ids)`` gives their text.
+    """
 
     @staticmethod
     def warm() -> None:

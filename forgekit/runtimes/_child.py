@@ -119,20 +119,27 @@ def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Call
         answer["repeated"] = [driver.generate(ids, asked["tokens"]) for ids in prompts]
     if asked.get("logits"):
         begin("logits")
-        sequences = asked.get("sequences") or [a + b for a, b in zip(prompts, answer["outputs"])]  # noqa: B905
-        answer["sequences"] = sequences
-        with open(asked["logits"], "wb") as file:
-            shapes: list[list[int]] = []
-            for ids in sequences:
-                values = driver.logits(ids)  # float32 [len(ids), vocabulary], or None
-                if values is None:
-                    break
-                shapes.append(list(values.shape))
-                file.write(values.tobytes())
-        answer["logits"] = shapes if len(shapes) == len(sequences) else None
+        answer["sequences"] = asked.get("sequences") or [a + b for a, b in zip(prompts, answer["outputs"])]  # noqa: B905
+        answer["logits"] = _put_logits(driver, answer["sequences"], asked["logits"])
+    if hasattr(driver, "check"):
+        begin("check")
+        driver.check()
     if hasattr(driver, "decode"):
         answer["written"] = [driver.decode(ids) for ids in answer["outputs"]]
     begin("done")
+
+
+def _put_logits(driver: Any, sequences: list[list[int]], path: str) -> list[list[int]] | None:
+    """Shapes of the logits along each sequence, which go into a file; None where the engine does not give them."""
+    shapes: list[list[int]] = []
+    with open(path, "wb") as file:
+        for ids in sequences:
+            values = driver.logits(ids)  # float32 [len(ids), vocabulary], or None
+            if values is None:
+                return None
+            shapes.append(list(values.shape))
+            file.write(values.tobytes())
+    return shapes
 
 
 def _write(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Callable[[str], None]) -> None:

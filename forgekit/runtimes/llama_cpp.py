@@ -20,6 +20,7 @@ from typing import Any
 
 from forgekit.errors import CheckpointError, MachineError
 from forgekit.runtimes import Ask, Obstacle, Runtime
+from forgekit.runtimes._blocks import BlockCheck
 from forgekit.runtimes._engine import LACKS
 from forgekit.runtimes._form import TOKENIZER, Form, folder_forms
 from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, unfused_names, whole_heads
@@ -42,7 +43,8 @@ class Driver:
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = -1 if asked["device"] == "cuda" else 0
-        params.check_tensors = True  # NaN and broken blocks are told, not computed with
+        self.blocks = _blocks(Path(asked["path"]))
+        params.check_tensors = self.blocks is None  # llama.cpp's own check makes everything else wait
         if hasattr(params, "use_extra_bufts"):
             params.use_extra_bufts = False  # AMX repacking ends in SIGILL where tiles are not permitted
         self.model = llama_cpp.llama_model_load_from_file(str(asked["path"]).encode(), params)
@@ -63,6 +65,12 @@ class Driver:
         self.device = asked["device"]
         return {"description": text.value.decode("utf-8", "replace")}
 
+    def check(self) -> None:
+        """Raises RuntimeError: a tensor holds what is no number."""
+        wrong = self.blocks.result() if self.blocks is not None else ""
+        if wrong:
+            raise RuntimeError(f"{wrong} holds NaN, infinity or a block that cannot be")
+
     def describe(self) -> dict[str, str]:
         import llama_cpp
 
@@ -77,12 +85,10 @@ class Driver:
         return list(room[:count]) if count > 0 else None
 
     def generate(self, ids: list[int], count: int) -> list[int]:
-        made: list[int] = []
         self._forget()
-        row = self._run(ids, 0)[-1]
-        for _ in range(count):
-            made.append(int(row.argmax()))
-            row = self._run([made[-1]], len(ids) + len(made) - 1)[-1]
+        made = [int(self._run(ids, 0, last=True)[0].argmax())]
+        while len(made) < count:
+            made.append(int(self._run(made[-1:], len(ids) + len(made) - 1)[0].argmax()))
         return made
 
     def logits(self, ids: list[int]) -> Any:
@@ -96,8 +102,8 @@ class Driver:
 
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)  # noqa: FBT003
 
-    def _run(self, ids: list[int], start: int) -> list[Any]:
-        """Logits float32[vocabulary] after each of ``ids``, which stand from position ``start``."""
+    def _run(self, ids: list[int], start: int, *, last: bool = False) -> list[Any]:
+        """Logits float32[vocabulary] after each of ``ids`` or the last, which stand from position ``start``."""
         import llama_cpp
         import numpy as np
 
@@ -109,14 +115,26 @@ class Driver:
                 batch.pos[index] = start + index
                 batch.n_seq_id[index] = 1
                 batch.seq_id[index][0] = 0
-                batch.logits[index] = 1
+                batch.logits[index] = int(not last or index == len(ids) - 1)
             status = llama_cpp.llama_decode(self.context, batch)
             if status:
                 raise RuntimeError(f"llama_decode gave {status}")
-            rows = [llama_cpp.llama_get_logits_ith(self.context, index) for index in range(len(ids))]
+            asked = [index for index in range(len(ids)) if batch.logits[index]]
+            rows = [llama_cpp.llama_get_logits_ith(self.context, index) for index in asked]
             return [np.ctypeslib.as_array(row, shape=(self.vocabulary,)).copy() for row in rows]
         finally:
             llama_cpp.llama_batch_free(batch)
+
+
+def _blocks(file: Path) -> BlockCheck | None:
+    """None where this build of llama.cpp keeps its check to itself."""
+    import llama_cpp
+
+    library = Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
+    try:
+        return BlockCheck(library, file)
+    except (OSError, AttributeError):
+        return None
 
 
 @cache

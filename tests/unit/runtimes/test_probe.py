@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from forgekit import tiny
+from forgekit.checkpoint.gguf import read_header
 from forgekit.errors import SourceError
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
@@ -53,6 +54,23 @@ def test_each_type_of_gguf_agrees_with_the_unquantised_weights_within_its_bound(
     assert (cell.verdict, cell.precision) == (C, kind), cell.reason
     assert cell.evidence["agreement"]["loss"] <= cell.evidence["bound"]["loss"]
     assert cell.evidence["tokenizerAgrees"] is True
+
+
+@needs_llama
+@pytest.mark.parametrize(("kind", "at", "bad"), [("BF16", -2, b"\xc0\x7f"), ("Q8_0", -34, b"\x00\x7c")])
+def test_what_is_no_number_is_found_where_no_prompt_reaches_too(kind, at, bad, quantised, bench):
+    source = quantised / f"m-{kind}.gguf"
+    header = read_header(lambda start, size: source.read_bytes()[start : start + size], source.stat().st_size, "m")
+    embedding = next(tensor for tensor in header.tensors if tensor.name == "token_embd.weight")
+    data = bytearray(source.read_bytes())
+    data[embedding.end + at : embedding.end + at + 2] = bad  # of the last token
+    folder = shutil.copytree(base("qwen3"), quantised.parent / f"broken-{kind}")
+    (folder / f"m-{kind}.gguf").write_bytes(data)
+
+    cell = probe(bench, folder, "llama_cpp", f"-{kind}.gguf")
+
+    assert cell.verdict is R
+    assert "token_embd.weight holds NaN, infinity or a block that cannot be" in cell.reason
 
 
 @needs_llama
