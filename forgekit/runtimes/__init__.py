@@ -56,8 +56,8 @@ Invariant = Callable[["Form"], Iterator[Obstacle]]
 class Driver(Protocol):
     """One loaded artifact, on the engine's side. Made anew, in a new process, for every artifact.
 
-    A driver may have two methods more: ``check()``, asked last, raises where something that was looked at meanwhile
-    is broken; ``decode(ids)`` gives their text.
+    A driver may have more: ``check()``, asked last, raises where something that was looked at meanwhile is broken;
+    ``decode(ids)`` gives their text; ``inspect(asked)`` tells what an artifact is where it cannot be run.
     """
 
     @staticmethod

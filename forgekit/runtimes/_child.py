@@ -92,6 +92,10 @@ def die_with_parent() -> None:
 
 def work(driver: Any, asked: dict[str, Any], answer: dict[str, Any], begin: Callable[[str], None]) -> None:
     """Load and generate. ``begin`` puts down what comes next, for whoever finds this process dead."""
+    if asked.get("inspect"):
+        begin("inspect")
+        answer["seen"] = driver.inspect(asked)
+        return
     begin("load")
     answer["baselineBytes"] = _peak(os.getpid())
     began = time.perf_counter()

@@ -188,8 +188,11 @@ class Bench:
         if hostile is not None:
             return said(Verdict.REFUTED, f"not given to the engine: {hostile.text}", invariant=hostile.invariant)
         why_not = unavailable(runtime, form, self.limits)
-        if not why_not and form.path is None:
-            why_not = "its weights are not on this machine, only their headers"
+        if form.path is None:
+            why_not = why_not or "its weights are not on this machine, only their headers"
+        elif runtime.elsewhere() and hasattr(runtime.driver, "inspect"):
+            verdict, reason, more = self._inspected(form, runtime)
+            return said(verdict, reason + _foretell(foretold), **more)
         if why_not:
             return said(Verdict.UNCHECKED, why_not + _foretell(foretold))
         try:
@@ -209,6 +212,22 @@ class Bench:
             return said(Verdict.UNCHECKED, f"{runtime.title} does not start here: {answer.said}" + _foretell(foretold))
         verdict, reason, more = self._judge(ready, runtime, answer, None if own else reference)
         return said(verdict, reason, asked=True, **evidence, **more)
+
+    def _inspected(self, form: Form, runtime: Runtime) -> tuple[Verdict, str, dict[str, Any]]:
+        """What can be said of a form that this machine may read and not run: never that it runs."""
+        here = unavailable(replace(runtime, elsewhere=str), form, self.limits)
+        if here:
+            return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and its graph is not read: {here}", {}
+        assert form.path is not None
+        self.tell(f"{runtime.title}: reading {form.name}")
+        answer = self._put_to(runtime, {"path": str(form.path.resolve()), "inspect": True})
+        if answer.outcome == "answered":
+            seen = answer.found["seen"]
+            made = ", ".join(f"{value} {key}" for key, value in seen.items() if isinstance(value, int))
+            return Verdict.UNCHECKED, f"{runtime.elsewhere()}; its graph is read ({made}), and not run", {"graph": seen}
+        if answer.outcome == "missing" or answer.said.startswith(LACKS):
+            return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and its graph is not read: {answer.said}", {}
+        return Verdict.REFUTED, f"its graph cannot be read: {answer.said}", {"asked": True}
 
     def _judge(  # noqa: PLR0911 - one per verdict and reason
         self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | NoReference | None

@@ -1,10 +1,12 @@
-"""Core ML: packages are looked at anywhere; predictions are made by macOS alone."""
+"""Core ML: packages are looked at anywhere, their graphs read by coremltools; predictions are made by macOS alone."""
 
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from forgekit.runtimes import Obstacle, Runtime
@@ -13,6 +15,11 @@ from forgekit.runtimes._invariants import COMMON
 
 MANIFEST = "Manifest.json"
 DATA = "Data/"
+TOKENS = ("input_ids", "inputIds")
+MASKS = ("causal_mask", "causalMask")
+SENTINEL = 0xDEADBEEF
+"""Begins the record of each weight in a blob file. Source: apple/coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp
+(sentinel, type: uint32; size in bytes, offset of the data: uint64; in 64 bytes)."""
 
 
 class Driver:
@@ -30,6 +37,31 @@ class Driver:
         self.given = [part.name for part in described.input]
         self.made = [part.name for part in described.output]
         return {"inputs": self.given, "outputs": self.made}
+
+    def inspect(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the graph takes, gives and is made of, and that every weight it names is there; runs nothing.
+
+        Raises:
+            ValueError: it is no language model's graph, or a weight is not in the package.
+        """
+        import coremltools
+
+        package = Path(asked["path"])
+        spec = coremltools.models.utils.load_spec(str(package))
+        given, made = ([part.name for part in side] for side in (spec.description.input, spec.description.output))
+        strange = [name for name in given if name not in TOKENS + MASKS]
+        if not set(given) & set(TOKENS) or strange or not made:
+            raise ValueError(f"the graph takes {', '.join(given) or 'nothing'}: a language model's takes {TOKENS[0]}")
+        operations = list(_operations(spec))
+        weights = list(_weights(operations, package / DATA))
+        return {
+            "specification": spec.specificationVersion,
+            "inputs": given,
+            "outputs": made,
+            "operations": len(operations),
+            "weights": len(weights),
+            "weightBytes": sum(weights),
+        }
 
     def describe(self) -> dict[str, str]:
         import platform
@@ -52,12 +84,47 @@ class Driver:
 
         whole = np.array([ids], dtype=np.int32)
         masks = np.triu(np.full((1, 1, len(ids), len(ids)), -np.inf, dtype=np.float16), 1)
-        known = {"input_ids": whole, "inputIds": whole, "causal_mask": masks, "causalMask": masks}
+        known = dict.fromkeys(TOKENS, whole) | dict.fromkeys(MASKS, masks)
         strange = [name for name in self.given if name not in known]
         if strange:
             raise ValueError(f"the package wants {strange[0]!r}, which is none of a language model's inputs")
         out = self.model.predict({name: known[name] for name in self.given})
         return np.asarray(out["logits" if "logits" in out else self.made[0]], dtype=np.float32)[0]
+
+
+def _operations(spec: Any) -> Iterator[Any]:
+    """Every operation of an ML program, those of inner blocks too."""
+    waiting = [
+        block for function in spec.mlProgram.functions.values() for block in function.block_specializations.values()
+    ]
+    while waiting:
+        for operation in waiting.pop().operations:
+            yield operation
+            waiting += operation.blocks
+
+
+def _weights(operations: list[Any], data: Path) -> Iterator[int]:
+    """Bytes of each weight that stands in a blob file. Raises ValueError where the file does not hold it."""
+    for operation in operations:
+        for value in (operation.attributes[name] for name in sorted(operation.attributes)):
+            if value.WhichOneof("value") == "blobFileValue":
+                name, at = value.blobFileValue.fileName, value.blobFileValue.offset
+                inside = data / "com.apple.CoreML" / name.removeprefix("@model_path/")
+                if not inside.resolve().is_relative_to(data.resolve()):
+                    raise ValueError(f"the graph reads {name}, which is outside the package")
+                yield _weight(inside, at, name)
+
+
+def _weight(file: Path, at: int, name: str) -> int:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(at)
+            mark, _, size, start = struct.unpack("<IIQQ", opened.read(24))
+    except (OSError, struct.error, OverflowError) as error:
+        raise ValueError(f"{name} holds no weight at byte {at:,}, where the graph reads one") from error
+    if mark != SENTINEL or start + size > file.stat().st_size:
+        raise ValueError(f"{name} holds no whole weight at byte {at:,}, where the graph reads one")
+    return int(size)
 
 
 def whole_package(form: Form) -> Iterator[Obstacle]:
@@ -96,7 +163,7 @@ RUNTIME = Runtime(
     title="Core ML",
     reads=("mlpackage",),
     modules=("coremltools",),
-    install="on macOS: pip install coremltools",
+    install="pip install coremltools; it predicts on macOS",
     invariants=(*COMMON, whole_package),
     driver=Driver,
     forks=False,
