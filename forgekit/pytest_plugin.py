@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from forgekit.checks import Evidence
     from forgekit.errors import ForgeError
     from forgekit.findings import Claim, Finding
-    from forgekit.runtimes._probe import Bench
+    from forgekit.probing.bench import Bench
     from forgekit.sources import Source
     from forgekit.sources.catalog import Catalog
 
@@ -183,7 +183,7 @@ class Suite:
     @cached_property
     def bench(self) -> Bench:
         """Engines that stay open for the session."""
-        from forgekit.runtimes._probe import Bench
+        from forgekit.probing.bench import Bench
 
         made = Bench()
         self.config.add_cleanup(made.close)

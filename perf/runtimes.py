@@ -57,7 +57,7 @@ for path in sys.argv[1].split(":"):
 PROBE = """\
 import json, sys
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._engine import Engine
+from forgekit.probing.engine import Engine
 name, paths, prompts, family = sys.argv[1], sys.argv[2].split(":"), json.loads(sys.argv[3]), sys.argv[4]
 question = {"name": "m", "family": family, "precision": "BF16", "exact": True, "towers": False,
     "device": "cpu", "threads": 1, "tokens": 8, "prompts": prompts, "fallback": prompts, "seconds": 600,
@@ -71,8 +71,8 @@ with Engine(RUNTIMES[name]) as engine:
 PREFLIGHT = """\
 import pathlib, sys
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import foretold
+from forgekit.forms import folder_forms
+from forgekit.probing.cells import foretold
 cells = foretold(folder_forms(pathlib.Path(sys.argv[1])), [RUNTIMES[name] for name in RUNTIMES])
 assert len(cells) == len(RUNTIMES), cells
 """

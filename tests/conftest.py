@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def bench():
     """Engines that stay open from one test to the next."""
-    from forgekit.runtimes._probe import Bench
+    from forgekit.probing.bench import Bench
 
     with Bench() as made:
         yield made

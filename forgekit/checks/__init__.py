@@ -24,10 +24,11 @@ from forgekit.digest import Digest, Progress
 from forgekit.errors import AbsentError, SourceError, TamperedError, UnreachableError
 from forgekit.findings import Claim, Finding, Tier, Verdict
 from forgekit.forge.reforge import Reforged
+from forgekit.forms import Form, source_forms
+from forgekit.probing.bench import Bench
+from forgekit.probing.cells import Probed
 from forgekit.registry import Registry
 from forgekit.runtimes import Runtime
-from forgekit.runtimes._form import Form, source_forms
-from forgekit.runtimes._probe import Bench, Probed
 from forgekit.sources import Source
 from forgekit.sources.catalog import Catalog
 

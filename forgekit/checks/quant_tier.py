@@ -11,8 +11,8 @@ from forgekit.checks import Check, Evidence, Found, refuted, unchecked, unproven
 from forgekit.checks.runtime import judged, partly_listed
 from forgekit.errors import ForgeError, SourceError
 from forgekit.findings import Claim, Finding
+from forgekit.forms import Form
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._form import Form
 
 GGUF_TYPES = frozenset(kind for kind, _, _ in TYPES.values())
 READERS = {"gguf": "llama_cpp", "mlx": "mlx", "safetensors": "transformers", "onnx": "onnxruntime"}

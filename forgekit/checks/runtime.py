@@ -7,8 +7,8 @@ from forgekit.alloy.pointer import join
 from forgekit.checks import Check, Evidence, Found, confirmed, refuted, unchecked, unproven
 from forgekit.errors import AbsentError, SourceError
 from forgekit.findings import Claim, Finding, Verdict
+from forgekit.probing.cells import Probed, choose, none_shipped
 from forgekit.runtimes import RUNTIMES, Runtime, find_runtime
-from forgekit.runtimes._probe import Probed, choose, none_shipped
 
 
 def claims(alloy: Alloy) -> Found:

@@ -12,8 +12,8 @@ from forgekit.checkpoint.counting import SPLIT
 from forgekit.checks import Check, Evidence, Found, confirmed, judge_hash_text, refuted, unchecked, unproven
 from forgekit.errors import DigestError, ForgeError
 from forgekit.findings import Claim, Finding, Verdict
+from forgekit.forms import ADAPTER
 from forgekit.runtimes import find_runtime
-from forgekit.runtimes._form import ADAPTER
 from forgekit.stages.validate_runtime import bytes_hash
 
 FINAL = ("package", "publish", "deploy", "deliver")

@@ -14,9 +14,9 @@ from forgekit.cli.shared import CatalogPaths, Json, Offline, console, open_catal
 from forgekit.findings import Verdict
 
 if TYPE_CHECKING:
+    from forgekit.forms import Form
+    from forgekit.probing.cells import Probed
     from forgekit.runtimes import Runtime
-    from forgekit.runtimes._form import Form
-    from forgekit.runtimes._probe import Probed
 
 GIB = 1 << 30
 SIGNS = {"confirmed": "✓", "refuted": "✗", "unproven": "?", "unchecked": "·"}
@@ -42,7 +42,8 @@ def probe(
     Every engine runs in a process of its own, without network, in bounded time and memory. With --preflight
     nothing is loaded: what the headers foretell of every engine is printed, also for a repository on the Hub.
     """
-    from forgekit.runtimes._probe import Bench, Limits, foretold, matrix
+    from forgekit.probing.bench import Bench, Limits, matrix
+    from forgekit.probing.cells import foretold
 
     if device not in ("cpu", "cuda"):
         raise typer.BadParameter(f"{device!r} is neither cpu nor cuda", param_hint="--device")
@@ -82,7 +83,7 @@ def _runtimes(names: list[str] | None) -> list[Runtime]:
 
 def _forms(target: str, catalog: list[str] | None, *, offline: bool) -> list[Form]:
     from forgekit.errors import AbsentError
-    from forgekit.runtimes._form import folder_forms, source_forms
+    from forgekit.forms import folder_forms, source_forms
     from forgekit.sources import ALLOY_NAME, ALLOY_SUFFIX
     from forgekit.sources.opening import open_target
 

@@ -69,7 +69,7 @@ def verify(
     from forgekit.benchmarks import ScoreSettings
     from forgekit.checks import Settings
     from forgekit.gaps import closed, known_gaps, news
-    from forgekit.runtimes._probe import Bench
+    from forgekit.probing.bench import Bench
 
     catalogs = open_catalogs(catalog)
     gaps = known_gaps(catalogs)

@@ -57,7 +57,7 @@ def refusals(turns: list[Turn], cycles: int, tree: Mapping[str, Any], folder: Pa
 
 def lacking(turns: list[Turn]) -> Iterator[str]:
     """Runtimes that a recipe asks and this machine has not, each with the reason."""
-    from forgekit.runtimes._probe import Limits, unavailable
+    from forgekit.probing.bench import Limits, unavailable
 
     for step in {turn.step.pointer: turn.step for turn in turns}.values():
         for kind, name in step.stage.names(step.params) if step.stage else ():

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from forgekit.errors import CheckpointError
+from forgekit.forms import Kind
 from forgekit.registry import Registry
 
 if TYPE_CHECKING:
-    from forgekit.runtimes._engine import Answer
-    from forgekit.runtimes._form import Form
+    from forgekit.forms import Form
+
+LACKS = ("ImportError", "ModuleNotFoundError")  # what an engine says that is not whole
+
+Outcome = Literal["answered", "refused", "died", "time", "memory", "missing"]
 
 Effect = Literal["hostile", "refuse", "wrong"]
 """hostile: it is never given to an engine.
 refuse: the engine is known to refuse it, or to crash.
 wrong: the engine is known to load it and to answer wrongly."""
-
-Kind = Literal["safetensors", "gguf", "mlx", "onnx", "mlpackage", "tensorrt", "triton"]
-"""How a form of an artifact is laid out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +84,25 @@ class Driver(Protocol):
         """
 
 
-Ask = Callable[["Runtime", Mapping[str, Any]], "Answer"]
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of one question.
+
+    Attributes:
+        outcome: ``answered``; ``refused``: the engine raised; ``died``: its process ended; ``time``, ``memory``:
+            it was stopped at a limit; ``missing``: the engine could not be started at all.
+        phase: what it was doing: import, load, encode, generate, logits.
+        said: the engine's own words, or how it died.
+        found: everything it measured.
+    """
+
+    outcome: Outcome
+    phase: str = ""
+    said: str = ""
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+
+Ask = Callable[["Runtime", Mapping[str, Any]], Answer]
 """Put a question to a runtime's process."""
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from forgekit.checkpoint.opening import PICKLES
 from forgekit.errors import CheckpointError
 from forgekit.families import AttentionHeads, Experts, FusedExperts, UnfusedExperts
+from forgekit.forms import TOKENIZER, Form
 from forgekit.runtimes import Invariant, Obstacle
-from forgekit.runtimes._form import TOKENIZER, Form
 
 MAX_TOKENIZER = 128 << 20  # bytes; the largest published ones have a third of that
 MAX_TEMPLATE = 1 << 20  # characters

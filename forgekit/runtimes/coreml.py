@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
-from forgekit.runtimes._form import Form
 from forgekit.runtimes._invariants import COMMON
 
 MANIFEST = "Manifest.json"
@@ -18,8 +18,9 @@ DATA = "Data/"
 TOKENS = ("input_ids", "inputIds")
 MASKS = ("causal_mask", "causalMask")
 SENTINEL = 0xDEADBEEF
-"""Begins the record of each weight in a blob file. Source: apple/coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp
-(sentinel, type: uint32; size in bytes, offset of the data: uint64; in 64 bytes)."""
+"""Begins the record of each weight in a blob file: sentinel and type (uint32), size and offset in bytes (uint64).
+
+Source: apple/coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp."""
 
 
 class Driver:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from forgekit.errors import CheckpointError, MachineError
-from forgekit.runtimes import Ask, Obstacle, Runtime
+from forgekit.forms import TOKENIZER, Form, folder_forms
+from forgekit.runtimes import LACKS, Ask, Obstacle, Runtime
 from forgekit.runtimes._blocks import BlockCheck
-from forgekit.runtimes._engine import LACKS
-from forgekit.runtimes._form import TOKENIZER, Form, folder_forms
 from forgekit.runtimes._invariants import COMMON, TEXT, gguf_rows, square_heads, unfused_names, whole_heads
 
 
@@ -246,6 +245,26 @@ def whole_norms(form: Form) -> Iterator[Obstacle]:
         )
 
 
+def deepstack_depth(form: Form) -> Iterator[Obstacle]:
+    """Qwen3-VL adds what it sees after its first layers; llama.cpp drops all rows but the last one in its last."""
+    if form.kind == "gguf":
+        stated = {key.rpartition(".")[2]: value for key, value in form.header.metadata.items()}
+        layers, levels = stated.get("block_count"), stated.get("n_deepstack_layers")
+    else:
+        vision = form.config.get("vision_config")
+        indexes = vision.get("deepstack_visual_indexes") if isinstance(vision, Mapping) else None
+        layers, levels = form.text_config.get("num_hidden_layers"), len(indexes) if isinstance(indexes, list) else 0
+    if isinstance(layers, int) and isinstance(levels, int) and 0 < layers <= levels:
+        yield Obstacle(
+            invariant="deepstack-depth",
+            effect="refuse",
+            text=f"the text model has {layers} layers and takes {levels} levels of vision in: llama.cpp aborts where "
+            "only the last token's logits are asked for, as every generation does",
+            where=form.where,
+            fix="keep more layers than the vision tower has deepstack levels",
+        )
+
+
 def known_pre_tokenizer(form: Form) -> Iterator[Obstacle]:
     """The converter must know how the tokenizer splits text: by its recipe, its pattern, or a hash it has listed."""
     from forgekit.models.llama_cpp import likely_pre_tokenizer
@@ -427,6 +446,7 @@ RUNTIME = Runtime(
         grouped_routing,
         hub_experts,
         whole_norms,
+        deepstack_depth,
         whole_heads,
         square_heads("llama_cpp"),
         unfused_names("llama_cpp", "qwen3_moe"),

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
-from forgekit.runtimes._form import Form
 from forgekit.runtimes._invariants import COMMON, TEXT, square_heads, unfused_names, whole_heads
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
-from forgekit.runtimes._form import Form
 from forgekit.runtimes._invariants import COMMON
 
 PAST = ("past_key_values.", "past_")

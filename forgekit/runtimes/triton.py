@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
-from forgekit.runtimes._form import Form
 from forgekit.runtimes._invariants import COMMON
 
 ADDRESS = "FORGEKIT_TRITON_URL"  # http://host:8000/v2/models/NAME, or without the last part for the artifact's own name

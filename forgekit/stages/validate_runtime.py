@@ -19,8 +19,8 @@ from forgekit.runtimes import Runtime, find_runtime
 from forgekit.stages import Outcome, Stage, StageParams, Work
 
 if TYPE_CHECKING:
-    from forgekit.runtimes._form import Form
-    from forgekit.runtimes._probe import Probed
+    from forgekit.forms import Form
+    from forgekit.probing.cells import Probed
 
 
 class Params(StageParams):
@@ -39,8 +39,9 @@ def run(work: Work) -> Outcome:
         ProofError: one is refused, crashes, or answers otherwise than Transformers does.
         MachineError: this machine cannot tell.
     """
-    from forgekit.runtimes._form import folder_forms
-    from forgekit.runtimes._probe import Bench, Limits, choose
+    from forgekit.forms import folder_forms
+    from forgekit.probing.bench import Bench, Limits
+    from forgekit.probing.cells import choose
 
     params: Params = work.params
     if not work.validate:

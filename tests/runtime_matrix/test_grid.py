@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from forgekit.findings import Verdict
+from forgekit.forms import folder_forms
+from forgekit.probing.cells import choose
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import choose
 from tests.support import forged
 from tests.support.matrix import ENGINES, KNOWN, artifact, converter_missing, missing
 

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from forgekit.probing.bench import Limits, unavailable
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._probe import Limits, unavailable
 from tests.support import forged
 from tests.support.models import forge_it
 
@@ -21,6 +21,7 @@ KNOWN = {
     ("qwen2_5_omni", "llama_cpp"): "known-architecture",
     ("qwen2_5_omni", "mlx"): "known-architecture",
     ("qwen2_5_omni", "vllm"): "processor-files",
+    ("qwen3-vl-shallow", "llama_cpp"): "deepstack-depth",
     ("qwen3-vl-shallow", "vllm"): "scaled-sections",
 }
 ENGINES = ("transformers", "llama_cpp", "mlx", "vllm")

@@ -11,7 +11,7 @@ from forgekit import alloy, tiny
 from forgekit.checks import Settings
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
-from forgekit.runtimes._probe import Bench
+from forgekit.probing.bench import Bench
 from forgekit.sources.folder import FolderSource
 from forgekit.verify import verify
 from tests.support.matrix import converter_missing
@@ -180,7 +180,7 @@ def test_a_pass_on_one_file_is_not_a_pass_on_all(artifact, bench):
 
 def test_a_k_quant_that_fell_back_is_refuted(tmp_path):
     from forgekit.checks.quant_tier import fallen_back
-    from forgekit.runtimes._form import folder_forms
+    from forgekit.forms import folder_forms
     from tests.support.gguf import gguf_bytes
 
     (tmp_path / "m-Q4_K_M.gguf").write_bytes(gguf_bytes([("blk.0.attn_q.weight", (64, 64))], stored=8))

@@ -183,9 +183,9 @@ def asked(url, folder):
 
 @needs_transformers
 def test_a_server_is_confirmed_only_by_writing_what_transformers_writes(triton):
+    from forgekit.forms import folder_forms
+    from forgekit.probing.bench import TEXTS, Bench
     from forgekit.runtimes import RUNTIMES
-    from forgekit.runtimes._form import folder_forms
-    from forgekit.runtimes._probe import TEXTS, Bench
 
     form = folder_forms(base("qwen2"))[0]
     with Bench() as bench:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgekit.runtimes._agreement import BOUNDS, EXACT, bits_of, bound_for, compare
+from forgekit.probing.agreement import BOUNDS, EXACT, bits_of, bound_for, compare
 
 WIDTH, PROMPT, ANSWER = 64, 5, 8
 

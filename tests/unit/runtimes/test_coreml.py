@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from forgekit.findings import Verdict
+from forgekit.forms import folder_forms
 from forgekit.models.tools import interpreter
+from forgekit.probing.bench import Bench, Limits, unavailable
 from forgekit.runtimes import RUNTIMES
-from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import Bench, Limits, unavailable
 from forgekit.runtimes.coreml import elsewhere
 
 CORE = RUNTIMES["coreml"]

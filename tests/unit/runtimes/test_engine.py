@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forgekit.runtimes._engine import Engine
+from forgekit.probing.engine import Engine
 from tests.support import engines
 
 QUESTION = {
@@ -137,7 +137,7 @@ def test_a_closed_engine_leaves_nothing_behind():
 def test_an_engine_dies_with_whoever_started_it():
     script = """
 import sys, time
-from forgekit.runtimes._engine import Engine
+from forgekit.probing.engine import Engine
 from tests.support import engines
 engine = Engine(engines.runtime(engines.Steady))
 engine._start()

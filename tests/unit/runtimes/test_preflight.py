@@ -17,9 +17,9 @@ from forgekit.checkpoint.writing import Made, Piece, write_shards
 from forgekit.errors import UnknownNameError
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
+from forgekit.forms import folder_forms
+from forgekit.probing.cells import choose, foretold
 from forgekit.runtimes import RUNTIMES, find_runtime
-from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import choose, foretold
 from forgekit.runtimes.llama_cpp import converted_architectures
 from tests.support.gguf import gguf_bytes, text
 from tests.support.matrix import ENGINES as HERE
@@ -363,8 +363,8 @@ def test_reading_headers_imports_no_engine():
     code = (
         "import sys, pathlib\n"
         "from forgekit.runtimes import RUNTIMES\n"
-        "from forgekit.runtimes._form import folder_forms\n"
-        "from forgekit.runtimes._probe import foretold\n"
+        "from forgekit.forms import folder_forms\n"
+        "from forgekit.probing.cells import foretold\n"
         f"cells = foretold(folder_forms(pathlib.Path({str(base('qwen3_moe'))!r})), [RUNTIMES[n] for n in RUNTIMES])\n"
         "assert len(cells) == len(RUNTIMES)\n"
         "heavy = {'torch', 'transformers', 'mlx', 'vllm', 'llama_cpp', 'onnxruntime', 'numpy'} & set(sys.modules)\n"

@@ -12,10 +12,11 @@ from forgekit.checkpoint.gguf import read_header
 from forgekit.errors import SourceError
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
+from forgekit.forms import folder_forms
 from forgekit.models import llama_cpp
+from forgekit.probing.bench import Bench, Limits, matrix, memory_needed, plain_prompts
+from forgekit.probing.cells import Probed, choose, foretold
 from forgekit.runtimes import RUNTIMES, Obstacle
-from forgekit.runtimes._form import folder_forms
-from forgekit.runtimes._probe import Bench, Limits, Probed, choose, foretold, matrix, memory_needed, plain_prompts
 from forgekit.stages.quant import GGUF
 from tests.support import engines
 from tests.support.gguf import gguf_bytes

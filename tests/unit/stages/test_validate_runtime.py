@@ -67,7 +67,7 @@ def test_every_form_that_passes_becomes_a_link_to_its_bytes(tmp_path):
 
 def _verified(folder):
     from forgekit.checks import Settings
-    from forgekit.runtimes._probe import Bench
+    from forgekit.probing.bench import Bench
     from forgekit.verify import verify
 
     with Bench() as bench:

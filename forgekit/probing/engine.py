@@ -13,42 +13,19 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import forgekit
 from forgekit.errors import MachineError
 from forgekit.models.tools import interpreter
-from forgekit.runtimes import Runtime
+from forgekit.runtimes import Answer, Runtime
 
-CHILD = Path(__file__).with_name("_child.py")
+CHILD = Path(__file__).with_name("child.py")
 KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES")
 GRACE = 30.0  # seconds that an engine's own process may be late in saying that it stopped its worker
 STARTING = 300.0  # seconds an import may take on a cold disk
-
-LACKS = ("ImportError", "ModuleNotFoundError")  # what an engine says that is not whole
-
-Outcome = Literal["answered", "refused", "died", "time", "memory", "missing"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What became of one question.
-
-    Attributes:
-        outcome: ``answered``; ``refused``: the engine raised; ``died``: its process ended; ``time``, ``memory``:
-            it was stopped at a limit; ``missing``: the engine could not be started at all.
-        phase: what it was doing: import, load, encode, generate, logits.
-        said: the engine's own words, or how it died.
-        found: everything it measured.
-    """
-
-    outcome: Outcome
-    phase: str = ""
-    said: str = ""
-    found: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine:
@@ -83,7 +60,7 @@ class Engine:
         """Load one artifact and generate.
 
         Args:
-            question: see ``_child.work``; ``seconds`` and ``memory`` are its limits.
+            question: see ``child.work``; ``seconds`` and ``memory`` are its limits.
         """
         question = {"scratch": str(self.scratch), **question}
         try:

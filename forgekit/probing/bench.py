@@ -7,19 +7,21 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from forgekit.errors import CheckpointError, ForgeError, MachineError, SourceError
 from forgekit.findings import Verdict
+from forgekit.forms import Form
 from forgekit.models.strategy import memory
 from forgekit.models.tools import require
-from forgekit.runtimes import RUNTIMES, Obstacle, Runtime
-from forgekit.runtimes._agreement import LEAST, Agreement, bits_of, bound_for, compare
-from forgekit.runtimes._engine import LACKS, Answer, Engine
-from forgekit.runtimes._form import Form
+from forgekit.probing.agreement import compare
+from forgekit.probing.cells import Probed, choose, is_whole, none_shipped, precision_of, unread
+from forgekit.probing.engine import Engine
+from forgekit.probing.judging import NoReference, Reference, agreed, finite, insane, same_text, same_tokens
+from forgekit.runtimes import LACKS, RUNTIMES, Answer, Obstacle, Runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +31,6 @@ TEXTS = ("The capital of France is", "def fibonacci(n):\n    ", "Once upon a tim
 TOKENS = 8  # generated after each prompt
 PROMPT_LENGTH = 8  # of prompts made of ids, where no tokenizer can be had
 DEFAULT_MEMORY = 8 << 30  # where the machine does not say what it has
-UNREADABLE = "unreadable"  # stands for the precision of a form whose headers are not
 SLOW_DISK = 20e6  # bytes per second that a load is given time for, beside its limit
 OVERHEAD = 2 << 30  # bytes an engine takes beside the weights
 
@@ -56,85 +57,6 @@ class Limits:
         return (memory("cpu").host or DEFAULT_MEMORY) * 4 // 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probed:
-    """One cell of the matrix.
-
-    Attributes:
-        form: name of the form; empty for the checkpoint at the root.
-        precision: of its weights.
-        verdict: confirmed: it loads, generates and agrees; refuted: it does not; unproven: the artifact holds no form
-            of this kind; unchecked: this machine cannot tell.
-        foretold: what the headers said before anything was loaded.
-        evidence: what was measured.
-    """
-
-    runtime: str
-    form: str
-    precision: str
-    verdict: Verdict
-    reason: str
-    foretold: tuple[Obstacle, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def surprise(self) -> str:
-        """Where headers and engine disagree, in words; empty where they do not."""
-        if not self.evidence.get("asked"):
-            return ""
-        if self.verdict is Verdict.CONFIRMED and self.foretold:
-            return f"the headers foretold that it fails ({self.foretold[0].invariant}), and it runs"
-        if self.verdict is Verdict.REFUTED and not self.foretold:
-            return "the headers foretold nothing, and it fails"
-        return ""
-
-    def tree(self) -> dict[str, Any]:
-        return {
-            "runtime": self.runtime,
-            "form": self.form,
-            "precision": self.precision,
-            "verdict": self.verdict.value,
-            "reason": self.reason,
-            "foretold": [_obstacle_tree(obstacle) for obstacle in self.foretold],
-            "surprise": self.surprise or None,
-            "evidence": dict(self.evidence),
-        }
-
-
-def _obstacle_tree(obstacle: Obstacle) -> dict[str, str]:
-    return {
-        "invariant": obstacle.invariant,
-        "effect": obstacle.effect,
-        "text": obstacle.text,
-        "where": obstacle.where,
-        "fix": obstacle.fix,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class NoReference:
-    """Why there is nothing to compare with.
-
-    Attributes:
-        left_out: whether the publisher ships nothing to compare with; else this machine lacks it.
-    """
-
-    why: str
-    left_out: bool = False
-
-
-@dataclass
-class _Reference:
-    """What the unquantised weights answer in Transformers."""
-
-    prompts: list[list[int]]
-    outputs: list[list[int]]
-    sequences: list[list[int]]
-    logits: list[Any]
-    encoded: list[list[int]] | None
-    written: list[str] | None
-
-
 class Bench:
     """Engines that stay open from one probe to the next, and what the reference answered. Close it when done."""
 
@@ -142,7 +64,7 @@ class Bench:
         self.limits = limits or Limits()
         self.tell = tell
         self._engines: dict[str, Engine] = {}
-        self._references: dict[Any, _Reference | NoReference] = {}
+        self._references: dict[Any, Reference | NoReference] = {}
         self._answers: dict[Any, Answer] = {}
         self._made: dict[Any, Form | ForgeError] = {}
         self._scratch = Path(tempfile.mkdtemp(prefix="forgekit-bench-"))
@@ -160,9 +82,7 @@ class Bench:
         self._engines.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def probe(  # noqa: PLR0911 - one per way it can end
-        self, form: Form, runtime: Runtime, beside: Sequence[Form] = ()
-    ) -> Probed:
+    def probe(self, form: Form, runtime: Runtime, beside: Sequence[Form] = ()) -> Probed:
         """Ask one runtime to load one form and to generate.
 
         Args:
@@ -177,7 +97,7 @@ class Bench:
             return Probed(
                 runtime=runtime.name,
                 form=form.name,
-                precision=_precision(form),
+                precision=precision_of(form),
                 verdict=verdict,
                 reason=reason,
                 foretold=foretold,
@@ -195,6 +115,16 @@ class Bench:
             return said(verdict, reason + _foretell(foretold), **more)
         if why_not:
             return said(Verdict.UNCHECKED, why_not + _foretell(foretold))
+        return self._asked(form, runtime, beside, foretold, said)
+
+    def _asked(
+        self,
+        form: Form,
+        runtime: Runtime,
+        beside: Sequence[Form],
+        foretold: Sequence[Obstacle],
+        said: Callable[..., Probed],
+    ) -> Probed:
         try:
             ready = self._ready(form, runtime)
         except MachineError as error:
@@ -202,8 +132,8 @@ class Bench:
         except ForgeError as error:
             return said(Verdict.REFUTED, f"it is not converted: {error.what}", asked=True)
         reference = self._reference(form, beside)
-        own = runtime.name == REFERENCE and _whole(form)
-        known = reference if isinstance(reference, _Reference) and not own else None
+        own = runtime.name == REFERENCE and is_whole(form)
+        known = reference if isinstance(reference, Reference) and not own else None
         answer = self._ask(ready, runtime, known)
         evidence = self._evidence(runtime, answer)
         if ready is not form:
@@ -230,7 +160,7 @@ class Bench:
         return Verdict.REFUTED, f"its graph cannot be read: {answer.said}", {"asked": True}
 
     def _judge(  # noqa: PLR0911 - one per verdict and reason
-        self, form: Form, runtime: Runtime, answer: Answer, reference: _Reference | NoReference | None
+        self, form: Form, runtime: Runtime, answer: Answer, reference: Reference | NoReference | None
     ) -> tuple[Verdict, str, dict[str, Any]]:
         if answer.outcome != "answered":
             return self._failed(form, runtime, answer)
@@ -246,14 +176,14 @@ class Bench:
             verdict = Verdict.UNPROVEN if reference.left_out else Verdict.UNCHECKED
             return verdict, f"{loaded}, and whether it computes what the weights say is open: {reference.why}", {}
         if runtime.remote:
-            return _same_text(found, reference, loaded)
+            return same_text(found, reference, loaded)
         if logits is None:
-            return _same_tokens(form, found, reference, loaded)
+            return same_tokens(form, found, reference, loaded)
         try:
             agreement = compare(reference.prompts, reference.outputs, found["outputs"], reference.logits, logits)
         except ValueError as error:
             return Verdict.REFUTED, f"it loads and is another model: {error}", {}
-        return _agreed(form, found, agreement, reference, loaded)
+        return agreed(form, found, agreement, reference, loaded)
 
     def _failed(self, form: Form, runtime: Runtime, answer: Answer) -> tuple[Verdict, str, dict[str, Any]]:
         """Whose fault it is that nothing was answered."""
@@ -292,7 +222,7 @@ class Bench:
             self._engines[runtime.name] = Engine(runtime, threads=self.limits.threads)
         return self._engines[runtime.name]
 
-    def _ask(self, form: Form, runtime: Runtime, reference: _Reference | None) -> Answer:
+    def _ask(self, form: Form, runtime: Runtime, reference: Reference | None) -> Answer:
         """Put the question; the reference's own answer is kept, with its logits, for whoever asks again."""
         if reference is not None or runtime.name != REFERENCE:
             return self._put(form, runtime, reference)
@@ -303,7 +233,7 @@ class Bench:
             self._answers[key] = replace(answer, found={**answer.found, "rows": logits})
         return self._answers[key]
 
-    def _put(self, form: Form, runtime: Runtime, reference: _Reference | None) -> Answer:
+    def _put(self, form: Form, runtime: Runtime, reference: Reference | None) -> Answer:
         engine = self._engine(runtime)
         self.tell(f"{runtime.title}: loading {form.name or form.precision}")
         question = {
@@ -327,9 +257,9 @@ class Bench:
         answer = engine.ask(question)
         return replace(answer, found={**answer.found, "exact": question["exact"]})
 
-    def _reference(self, form: Form, beside: Sequence[Form]) -> _Reference | NoReference:
+    def _reference(self, form: Form, beside: Sequence[Form]) -> Reference | NoReference:
         """What the unquantised weights answer, or why there is nothing to compare with."""
-        whole = next(filter(_whole, (*beside, form)), None)
+        whole = next(filter(is_whole, (*beside, form)), None)
         if whole is None:
             return NoReference("the artifact ships no unquantised safetensors", left_out=True)
         if whole.path is None:
@@ -339,7 +269,7 @@ class Bench:
             self._references[key] = self._ask_reference(whole)
         return self._references[key]
 
-    def _ask_reference(self, form: Form) -> _Reference | NoReference:
+    def _ask_reference(self, form: Form) -> Reference | NoReference:
         runtime = RUNTIMES[REFERENCE]
         if any(obstacle.effect == "hostile" for obstacle in runtime.preflight(form)):
             return NoReference("the unquantised weights are not given to the reference")
@@ -352,10 +282,10 @@ class Bench:
         if answer.found.get("notes", {}).get("faults"):
             return NoReference("the reference makes up weights that it does not find")
         logits = self._logits(runtime, answer.found)
-        if logits is None or not all(_finite(rows) for rows in logits):
+        if logits is None or not all(finite(rows) for rows in logits):
             return NoReference("the reference's own logits are not finite")
         encoded = answer.found.get("encoded")
-        return _Reference(
+        return Reference(
             prompts=answer.found["prompts"],
             outputs=answer.found["outputs"],
             sequences=answer.found["sequences"],
@@ -399,83 +329,6 @@ class Bench:
         return evidence
 
 
-def _same_text(found: Mapping[str, Any], reference: _Reference, loaded: str) -> tuple[Verdict, str, dict[str, Any]]:
-    """A server's text against the reference's: it may serve any weights under any name."""
-    if reference.written is None:
-        return Verdict.UNCHECKED, f"{loaded}; without a tokenizer its text cannot be held against the weights", {}
-    pairs = list(zip(reference.written, found["written"], strict=True))
-    same = sum(ours.strip() == theirs.strip() for ours, theirs in pairs)
-    if same == len(pairs):
-        return Verdict.CONFIRMED, f"{loaded}; all {same} texts are what Transformers writes from these weights", {}
-    ours, theirs = next(pair for pair in pairs if pair[0].strip() != pair[1].strip())
-    reason = f"it writes {theirs[:40]!r} where Transformers writes {ours[:40]!r} from these weights"
-    return Verdict.REFUTED, reason, {"sameTexts": same}
-
-
-def _same_tokens(
-    form: Form, found: Mapping[str, Any], reference: _Reference, loaded: str
-) -> tuple[Verdict, str, dict[str, Any]]:
-    """What an engine that gives no logits shows by its tokens alone."""
-    same = _leading(reference.outputs, found["outputs"])
-    told = f"{loaded}; its first {same} tokens are the reference's"
-    if same >= (1 if form.quantised else 4):
-        return Verdict.CONFIRMED, told, {"sameTokens": same}
-    if form.quantised:
-        return Verdict.UNCHECKED, f"{told}, and without logits rounding cannot be told from other weights", {}
-    return Verdict.REFUTED, told, {"sameTokens": same}
-
-
-def _agreed(
-    form: Form, found: Mapping[str, Any], agreement: Agreement, reference: _Reference, loaded: str
-) -> tuple[Verdict, str, dict[str, Any]]:
-    computed = found.get("notes", {}).get("dtype")  # where an engine cannot compute in float32
-    exact = found["exact"] and computed is None and (form.kind == "safetensors" or form.precision == "F32")
-    precision = str(computed or form.precision)
-    bound = bound_for(bits_of(precision), exact=exact)
-    more: dict[str, Any] = {"agreement": agreement.tree()}
-    if reference.encoded is not None and all(found.get("encoded") or [None]):
-        more["tokenizerAgrees"] = found["encoded"] == reference.encoded
-        if not more["tokenizerAgrees"]:
-            return Verdict.REFUTED, "its tokenizer splits text otherwise than the model's own", more
-    if bound is None:
-        bound = LEAST
-        if agreement.fault(bound):
-            reason = f"{loaded}; at {precision} rounding alone can look like other weights, and here it does"
-            return Verdict.UNCHECKED, reason, more
-    more["bound"] = {"loss": bound.loss, "top": bound.top, **({} if bound.error is None else {"error": bound.error})}
-    fault = agreement.fault(bound)
-    if fault:
-        return Verdict.REFUTED, f"it loads and answers otherwise than Transformers does: {fault}", more
-    if not exact:
-        reason = (
-            f"{loaded}; at {precision} it keeps Transformers' choice among its ten likeliest at {agreement.top:.0%} of "
-            f"positions (at least {bound.top:.0%}) and is {agreement.loss:.1%} off (at most {bound.loss:.0%})"
-        )
-        return Verdict.CONFIRMED, reason, more
-    same = f"all {agreement.tokens} tokens" if agreement.same == agreement.tokens else f"{agreement.same} tokens"
-    return Verdict.CONFIRMED, f"{loaded}; {same} as Transformers, logits {agreement.error:.1e} apart", more
-
-
-def insane(found: Mapping[str, Any], vocabulary: int | None, logits: Sequence[Any] | None = None) -> str:
-    """What is not sane in what an engine did, in words; empty where nothing is."""
-    faults = found.get("notes", {}).get("faults")
-    if faults:
-        told = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in faults.items())
-        return f"it loads, and makes up what it does not find ({told})"
-    outputs = found["outputs"]
-    if not outputs or not all(outputs):
-        return "it loads and generates nothing"
-    limit = vocabulary or max((rows.shape[1] for rows in logits or ()), default=0)
-    stray = next((token for output in outputs for token in output if token < 0 or (limit and token >= limit)), None)
-    if stray is not None:
-        return f"it generates the token id {stray}, and there are {limit}"
-    if "repeated" in found and found["repeated"] != outputs:
-        return "asked twice, it answers differently, decoding greedily"
-    if logits is not None and not all(map(_finite, logits)):
-        return "its logits hold NaN or infinities"
-    return ""
-
-
 def unavailable(runtime: Runtime, form: Form | None, limits: Limits) -> str:
     """Why the runtime cannot be asked on this machine; empty where it can."""
     elsewhere = runtime.elsewhere()
@@ -517,19 +370,6 @@ def text_hash(value: Any) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
 
 
-def choose(runtime: Runtime, forms: Sequence[Form]) -> list[Form]:
-    """The forms a runtime would be given: those of the best kind it reads, else what can be turned into one."""
-    for kind in runtime.reads:
-        own = [form for form in forms if form.kind == kind]
-        if own:
-            return own
-    if runtime.makes is None:
-        return []
-    return [form for form in forms if form.kind == "safetensors" and (_whole(form) or _precision(form) == UNREADABLE)][
-        :1
-    ]
-
-
 def matrix(
     forms: Sequence[Form], runtimes: Sequence[Runtime], bench: Bench, *, beside: Sequence[Form] = ()
 ) -> list[Probed]:
@@ -547,72 +387,6 @@ def matrix(
     return cells
 
 
-def foretold(forms: Sequence[Form], runtimes: Sequence[Runtime]) -> list[Probed]:
-    """The same from headers alone: nothing is loaded, and nothing is confirmed."""
-    cells = []
-    for runtime in runtimes:
-        chosen = choose(runtime, forms)
-        for form in chosen:
-            try:
-                obstacles = tuple(runtime.preflight(form))
-            except SourceError as error:
-                cells.append(unread(form, runtime, error))
-                continue
-            worst = next((o for o in obstacles if o.effect == "hostile"), obstacles[0] if obstacles else None)
-            cells.append(
-                Probed(
-                    runtime=runtime.name,
-                    form=form.name,
-                    precision=_precision(form),
-                    verdict=Verdict.UNCHECKED if worst is None or worst.effect != "hostile" else Verdict.REFUTED,
-                    reason=worst.text if worst else "nothing in the headers speaks against it",
-                    foretold=obstacles,
-                )
-            )
-        if not chosen:
-            cells.append(none_shipped(runtime, forms))
-    return cells
-
-
-def unread(form: Form, runtime: Runtime, error: SourceError) -> Probed:
-    """The cell where not even the headers can be had."""
-    return Probed(
-        runtime=runtime.name,
-        form=form.name,
-        precision="",
-        verdict=Verdict.UNCHECKED,
-        reason=f"its headers cannot be read: {error.what}",
-    )
-
-
-def none_shipped(runtime: Runtime, forms: Sequence[Form]) -> Probed:
-    """The cell where an artifact has nothing for a runtime."""
-    shipped = ", ".join(sorted({form.kind for form in forms})) or "no weights"
-    reads = " or ".join(runtime.reads)
-    return Probed(
-        runtime=runtime.name,
-        form="",
-        precision="",
-        verdict=Verdict.UNPROVEN,
-        reason=f"{runtime.title} reads {reads}, and the artifact ships {shipped}",
-    )
-
-
-def _whole(form: Form) -> bool:
-    """Whether a form is a checkpoint whose weights nobody has quantised."""
-    try:
-        return form.kind == "safetensors" and not form.quantised
-    except ForgeError:
-        return False
-
-
-def _precision(form: Form) -> str:
-    try:
-        return form.precision
-    except ForgeError:
-        return UNREADABLE
-
-
 def _refusal(answer: Answer) -> str:
     verb = {"refused": "it refuses", "died": "it crashes", "time": "it hangs", "memory": "it runs out of memory"}
     return f"{verb[answer.outcome]} ({answer.phase}): {answer.said}"
@@ -620,16 +394,3 @@ def _refusal(answer: Answer) -> str:
 
 def _foretell(obstacles: Sequence[Obstacle]) -> str:
     return f"; the headers foretell: {obstacles[0].text}" if obstacles else ""
-
-
-def _finite(rows: Any) -> bool:
-    import numpy as np
-
-    return bool(np.isfinite(rows).all())
-
-
-def _leading(reference: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> int:
-    return min(
-        next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
-        for ours, theirs in zip(reference, outputs, strict=False)
-    )

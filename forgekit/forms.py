@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from forgekit.checkpoint import Reader, gguf
 from forgekit.checkpoint.counting import SPLIT
 from forgekit.checkpoint.opening import CONFIG, PICKLES, Checkpoint, opened, parse_object, read_file
 from forgekit.errors import AbsentError, CheckpointError, UnknownNameError
 from forgekit.families import FAMILIES, Family
-from forgekit.runtimes import Kind
 
 if TYPE_CHECKING:
     from forgekit.sources import Source
+
+Kind = Literal["safetensors", "gguf", "mlx", "onnx", "mlpackage", "tensorrt", "triton"]
+"""How a form of an artifact is laid out."""
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 ADAPTER = "adapter.safetensors"
