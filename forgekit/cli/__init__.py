@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import attesting, catalogs, forging, inspecting, probing, scoring, verifying
+from forgekit.cli import amending, attesting, catalogs, forging, inspecting, probing, scoring, verifying
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -60,6 +60,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "schema": inspecting.schema,
     "tiny": forging.tiny,
     "sign": attesting.sign,
+    "card": amending.card,
+    "backfill": amending.backfill,
+    "derive": amending.derive,
+    "republish": amending.republish,
+    "migrate": amending.migrate,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_stoppable(_command))

@@ -93,3 +93,21 @@ class FolderSource:
         if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
             return root.parent.parent / "blobs"
         return None
+
+
+class BareFolder(FolderSource):
+    """A folder of weights that may have no alloy yet.
+
+    Raises:
+        AbsentError: there is no such folder.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        if not path.is_dir():
+            raise AbsentError("there is no such folder", where=str(path))
+        self.root = path
+        self.name = name or path.resolve().name
+
+    def alloy(self) -> Alloy:
+        named = pick_alloy(sorted(entry.name for entry in self.root.iterdir()), str(self.root))
+        return alloy.read_file(self.root / named)

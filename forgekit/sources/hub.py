@@ -32,6 +32,7 @@ TARGET = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?/?
 ORGANISATION = re.compile(r"hf://(?P<org>[\w.-]+)/?")
 TRIES = 3
 BUSY = frozenset({429, 500, 502, 503, 504})
+MOVED_ON = (409, 412)  # what the Hub answers where a commit is not on top of the newest
 
 
 class HubSource:
@@ -244,6 +245,38 @@ def _hint(status: object) -> str:
     if status in (401, 403):
         return "set HF_TOKEN to a token that may read it"
     return "try again later" if status in BUSY else ""
+
+
+def commit_files(source: HubSource, files: Mapping[str, bytes], title: str) -> str:
+    """Write files in one commit on top of the revision that was read; gives the commit's address.
+
+    Raises:
+        UnreachableError: the Hub refuses, or does not answer; nothing was written. So it is where somebody else has
+            committed since the listing was read.
+    """
+    import huggingface_hub as hf
+    from huggingface_hub import errors
+
+    operations = [hf.CommitOperationAdd(path_in_repo=path, path_or_fileobj=files[path]) for path in sorted(files)]
+    revision = source.asked_revision or "main"
+    with _translated(source.where("")):
+        try:
+            made = hf.HfApi().create_commit(
+                source.name, operations, commit_message=title, revision=revision, parent_commit=source.revision
+            )
+        except errors.HfHubHTTPError as error:
+            status = error.response.status_code if error.response is not None else None
+            if status in MOVED_ON:
+                raise UnreachableError(
+                    "somebody else has committed meanwhile, and nothing was written",
+                    where=source.where(""),
+                    hint="look at what changed, and ask again",
+                ) from error
+            if status in (401, 403):
+                hint = "set HF_TOKEN to a token that may write to it"
+                raise UnreachableError("the Hub does not let you write", where=source.where(""), hint=hint) from error
+            raise
+    return str(made.commit_url)
 
 
 # --- pinning ----------------------------------------------------------------

@@ -6,6 +6,7 @@ range; and on demand every way a hub misbehaves.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -120,6 +121,54 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             self._answer()
+
+        def do_POST(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                body = b"".join(iter(self._chunk, b""))
+            hub.seen[f"POST {path}"] += 1
+            status = hub.fault(path)
+            if status is not None:
+                self._send(status, json.dumps({"error": f"fault {status}"}).encode(), {"Retry-After": "0"})
+            elif path == "/api/validate-yaml":
+                self._json({"errors": [], "warnings": []})
+            elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/([^/]+)", path):
+                self._write(found[1], found[2], body)
+            else:
+                self._send(404, b"{}", {})
+
+        def _chunk(self) -> bytes:
+            size = int(self.rfile.readline(), 16)
+            data = self.rfile.read(size)
+            self.rfile.readline()
+            return data
+
+        def _write(self, name: str, step: str, body: bytes) -> None:
+            """A commit of regular files: all of them on top of the parent that is named, or none."""
+            repo = hub.repos.get(name)
+            if repo is None or self.headers.get("Authorization") != f"Bearer {hub.token}":
+                self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+                return
+            if step == "preupload":
+                files = json.loads(body)["files"]
+                self._json(
+                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+                )
+                return
+            lines = [json.loads(line) for line in body.splitlines() if line]
+            header = next(line["value"] for line in lines if line["key"] == "header")
+            if header.get("parentCommit") not in (None, repo.commit):
+                self._send(412, json.dumps({"error": "the branch has moved on"}).encode(), {})
+                return
+            new = {
+                v["path"]: base64.b64decode(v["content"])
+                for v in (line["value"] for line in lines if line["key"] == "file")
+            }
+            repo.files = repo.files | new
+            self._json(
+                {"success": True, "commitOid": repo.commit, "commitUrl": f"{hub.url}/{name}/commit/{repo.commit}"}
+            )
 
         def _answer(self) -> None:
             url = urlsplit(self.path)

@@ -30,7 +30,7 @@ ROWS = [
     },
     {"resolve", "document_schema"},
     {"forge", "attest"},
-    {"checks", "verify", "gaps"},
+    {"checks", "verify", "gaps", "amending"},
     {"report"},
     {"cli", "pytest_plugin", "suite", "__main__"},
 ]
