@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import attesting, catalogs, forging, inspecting, probing, scoring, verifying
+from forgekit.cli import attesting, auditing, catalogs, forging, inspecting, probing, scoring, storing, verifying
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -84,6 +84,20 @@ _KEY_COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _KEY_COMMANDS.items():
     _keys.command(_name)(_stoppable(_command))
 app.add_typer(_keys, name="keys")
+_store = typer.Typer(no_args_is_help=True, help="Objects by content, and the chains that rest on them.")
+_STORE_COMMANDS: dict[str, Callable[..., None]] = {
+    "put": storing.put,
+    "get": storing.get,
+    "ls": storing.list_,
+    "unpin": storing.unpin,
+    "fsck": storing.fsck,
+    "gc": storing.gc,
+    "audit": auditing.audit,
+    "restore": storing.restore,
+}
+for _name, _command in _STORE_COMMANDS.items():
+    _store.command(_name)(_stoppable(_command))
+app.add_typer(_store, name="store")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -106,6 +106,7 @@ class Store:
         *,
         link: bool = False,
         expected: Digest | None = None,
+        origin: str = "",
         progress: Progress | None = None,
     ) -> Put:
         """Store a file.
@@ -113,6 +114,7 @@ class Store:
         Args:
             link: a hard link will do. An edit of the file then breaks the object, which reading and fsck notice.
             expected: the hash it must have.
+            origin: where it came from; the file itself where empty.
 
         Raises:
             TamperedError: it has another hash than expected; nothing changed.
@@ -123,7 +125,7 @@ class Store:
             if expected not in (None, staged.digest):
                 raise TamperedError(f"the file hashes to {staged.digest}, not to {expected}", where=str(path))
             with self.leased({staged.digest}):
-                self._note(staged.digest, type_, staged.size, str(path.absolute()))
+                self._note(staged.digest, type_, staged.size, origin or str(path.absolute()))
                 self.storage.commit(staged, key_of(staged.digest))
         finally:
             self.storage.discard(staged)
@@ -284,5 +286,3 @@ def digest_of(key: str, room: str) -> Digest | None:
         return None
     digest = Digest(digits)
     return digest if (note_of if room == ABOUT else key_of)(digest) == key else None
-
-
