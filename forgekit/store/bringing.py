@@ -14,7 +14,9 @@ import fcntl
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -108,23 +110,34 @@ def hard_link(source: Path, aside: Path, found: os.stat_result) -> bool:
 def copy(handle: int, aside: Path, progress: Progress | None) -> Digest:
     """Copy what is left of a file, hashing each part while it is written."""
     state = hashlib.sha256()
-    buffer = bytearray(CHUNK)
-    with (
-        aside.open("xb", buffering=0) as out,
-        os.fdopen(os.dup(handle), "rb", buffering=0) as file,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        while count := file.readinto(buffer):
-            part = memoryview(buffer)[:count]
-            job = pool.submit(state.update, part)
-            try:
-                while part:
-                    part = part[out.write(part) :]
-            finally:
-                job.result()
-            if progress is not None:
-                progress(count)
+    with aside.open("xb", buffering=0) as out, os.fdopen(os.dup(handle), "rb", buffering=0) as file:
+        if os.fstat(handle).st_size <= CHUNK:  # a thread costs more than it saves
+            _parts(file, out, state.update, progress)
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                _parts(file, out, lambda part: pool.submit(state.update, part).result, progress)
     return Digest(state.hexdigest())
+
+
+def _parts(
+    file: FileIO,
+    out: FileIO,
+    hashing: Callable[[memoryview], Callable[[], None] | None],
+    progress: Progress | None,
+) -> None:
+    """Write a file part by part; ``hashing`` is given each, and may give back what to wait for."""
+    buffer = bytearray(CHUNK)
+    while count := file.readinto(buffer):
+        part = memoryview(buffer)[:count]
+        wait = hashing(part)
+        try:
+            while part:
+                part = part[out.write(part) :]
+        finally:
+            if wait is not None:
+                wait()
+        if progress is not None:
+            progress(count)
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ every link before it. Its artifact's address is the modelHash of its files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -194,19 +195,23 @@ def append(
         StoreError: a file cannot be stored, or the link is not one that may be recorded; no link is.
     """
     before = None if after is None else load(store, after)
-    made = Link(
-        chain=chain,
-        index=0 if before is None else before.index + 1,
-        stage=stage,
-        retention=retention,
-        files=_put_all(store, files, link=link),
-        evidence=_put_all(store, evidence or {}, link=link),
-        parent=after,
-        parent_artifact=None if before is None else before.artifact,
-        run=None if run is None else store.put(run, RUN),
-        recipe=recipe,
-    )
-    return record(store, made)
+    with contextlib.ExitStack() as holding:  # no collector may come between an object and the link that names it
+        if run is not None:
+            holding.enter_context(store.leased({sha256(run)}))
+            store.place(sha256(run), run, RUN)
+        made = Link(
+            chain=chain,
+            index=0 if before is None else before.index + 1,
+            stage=stage,
+            retention=retention,
+            files=_put_all(store, files, link, holding),
+            evidence=_put_all(store, evidence or {}, link, holding),
+            parent=after,
+            parent_artifact=None if before is None else before.artifact,
+            run=None if run is None else sha256(run),
+            recipe=recipe,
+        )
+        return record(store, made)
 
 
 def record(store: Store, link: Link) -> Digest:
@@ -303,8 +308,13 @@ def last_of(store: Store, digest: Digest) -> tuple[str, int | None]:
     return f"{store.where(digest)}, put {when}" + (f" from {about.origin}" if about.origin else ""), about.size
 
 
-def _put_all(store: Store, files: Mapping[str, Path], *, link: bool) -> tuple[Held, ...]:
-    rows = ((name, store.put_file(path, link=link)) for name, path in sorted(files.items()))
+def _put_all(
+    store: Store,
+    files: Mapping[str, Path],
+    link: bool,  # noqa: FBT001 - handed through
+    holding: contextlib.ExitStack,
+) -> tuple[Held, ...]:
+    rows = ((name, store.put_file(path, link=link, holding=holding)) for name, path in sorted(files.items()))
     return tuple(Held(name, put.digest, put.size) for name, put in rows)
 
 

@@ -107,6 +107,7 @@ class Store:
         link: bool = False,
         expected: Digest | None = None,
         origin: str = "",
+        holding: contextlib.ExitStack | None = None,
         progress: Progress | None = None,
     ) -> Put:
         """Store a file.
@@ -115,6 +116,7 @@ class Store:
             link: a hard link will do. An edit of the file then breaks the object, which reading and fsck notice.
             expected: the hash it must have.
             origin: where it came from; the file itself where empty.
+            holding: keeps collectors from the object until it is closed, not only until it is put.
 
         Raises:
             TamperedError: it has another hash than expected; nothing changed.
@@ -124,7 +126,8 @@ class Store:
         try:
             if expected not in (None, staged.digest):
                 raise TamperedError(f"the file hashes to {staged.digest}, not to {expected}", where=str(path))
-            with self.leased({staged.digest}):
+            with contextlib.ExitStack() as own:
+                (own if holding is None else holding).enter_context(self.leased({staged.digest}))
                 self._note(staged.digest, type_, staged.size, origin or str(path.absolute()))
                 self.storage.commit(staged, key_of(staged.digest))
         finally:

@@ -111,16 +111,16 @@ class LocalStorage:
             return file.read()
 
     def stream(self, key: str) -> BinaryIO:
-        path = self.root / key
+        path = f"{self.url}/{key}"
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise AbsentError("the store does not hold it", where=str(path)) from error
+            raise AbsentError("the store does not hold it", where=path) from error
         except OSError as error:
-            raise StoreError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+            raise StoreError(f"cannot read the file: {error.strerror}", where=path) from error
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise StoreError("it is not a plain file", where=str(path), hint="forgekit store fsck")
+            raise StoreError("it is not a plain file", where=path, hint="forgekit store fsck")
         return os.fdopen(handle, "rb", buffering=0)
 
     def write(self, key: str, data: bytes, *, durable: bool = True) -> None:
@@ -136,7 +136,7 @@ class LocalStorage:
                         os.fsync(file.fileno())
                 self._rename(aside, key, durable=durable)
             finally:
-                _unlink(aside)
+                self._unlink(aside)
 
     def stage(self, source: Path, *, link: bool = False, progress: Progress | None = None) -> Staged:
         with self._writing(str(source)):
@@ -145,21 +145,21 @@ class LocalStorage:
             try:
                 digest, size, how = bring(source, aside, link=link, durable=self.durable, progress=progress)
             except BaseException:
-                _unlink(aside)
+                self._unlink(aside)
                 raise
             return Staged(digest, size, aside, how)
 
     def commit(self, staged: Staged, key: str) -> None:
         with self._writing(key):
             self._rename(staged.source, key, durable=True)
-            _unlink(staged.source)  # still there where both names were the same file
+            self._unlink(staged.source)  # still there where both names were the same file
 
     def discard(self, staged: Staged) -> None:
-        _unlink(staged.source)
+        self._unlink(staged.source)
 
     def size(self, key: str) -> int | None:
         try:
-            found = (self.root / key).lstat()
+            found = os.lstat(f"{self.url}/{key}")
         except OSError:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
@@ -169,7 +169,7 @@ class LocalStorage:
         while waiting:
             folder = waiting.pop()
             try:
-                with os.scandir(self.root / folder) as entries:
+                with os.scandir(f"{self.url}/{folder}") as entries:
                     rows = sorted(entries, key=lambda entry: entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -230,6 +230,12 @@ class LocalStorage:
                 sync_folder(path.parent.parent)
         self.step("renamed", key)
 
+    def _unlink(self, aside: Path) -> None:
+        """Remove a passing name, where it was not renamed."""
+        with contextlib.suppress(OSError):
+            self.step("unlink", aside.name)
+            aside.unlink()
+
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[None]:
         try:
@@ -247,8 +253,3 @@ def _size(entry: os.DirEntry[str]) -> int | None:
         return entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else -1
     except OSError:
         return None
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
