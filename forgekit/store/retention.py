@@ -52,12 +52,13 @@ def needed(store: Store) -> Needed:
         StoreError: a record cannot be read, so what it needs is unknown; nothing may be collected then.
     """
     found = Needed()
-    links = _links(store)
+    recent = list(published(store))  # once: there may be more the next time
+    links = _links(store, [head for _, head in recent])
     followers: dict[Digest, list[Digest]] = defaultdict(list)
     for digest, link in links.items():
         if link.parent is not None:
             followers[link.parent].append(digest)
-    for name, head in published(store):
+    for name, head in recent:
         for digest, link in _back(links, head):
             found.keep(_all(digest, link), f"published chain {name}, stage {link.index} ({link.stage})")
     attested = {Digest(link) for link, _ in refs.hashes(store, refs.ATTESTED)}
@@ -87,10 +88,10 @@ def _keep_named(store: Store, found: Needed) -> None:
         found.keep([Digest.parse(str(recipe))], f"recipe {key.removeprefix(f'{refs.RECIPES}/')}")
 
 
-def _links(store: Store) -> dict[Digest, Link]:
-    """Every link that a ref names, and every link before it."""
+def _links(store: Store, heads: Iterable[Digest]) -> dict[Digest, Link]:
+    """Every link that was recorded, those given, and every link before them."""
     found: dict[Digest, Link] = {}
-    waiting = [*recorded(store), *(head for _, head in published(store))]
+    waiting = [*recorded(store), *heads]
     while waiting:
         digest = waiting.pop()
         if digest in found:

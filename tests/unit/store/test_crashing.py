@@ -280,7 +280,7 @@ def test_processes_that_write_publish_and_collect_and_are_killed_lose_nothing():
             for process in running:
                 process.send_signal(signal.SIGKILL)
             for process in running:
-                assert process.communicate()[1] == b""
+                assert process.communicate()[1].decode() == ""
                 assert process.returncode == -signal.SIGKILL
 
         heads = [head for _, head in chain.published(store)]
