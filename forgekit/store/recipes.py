@@ -188,7 +188,7 @@ def _against_chain(link: Link, tree: dict[str, Any]) -> Iterator[str]:
 def _differences(before: Json, now: Json) -> Iterator[str]:
     old, new = dict(_leaves(before)), dict(_leaves(now))
     for pointer in sorted(old.keys() | new.keys()):
-        if pointer.startswith(LATER):
+        if any(pointer == later or pointer.startswith(f"{later}/") for later in LATER):
             continue
         if pointer not in new:
             yield f"{pointer} was {json.dumps(old[pointer])} in the record of the run, and is gone"
