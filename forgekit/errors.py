@@ -62,7 +62,7 @@ class UnreachableError(SourceError):
 
 
 class TamperedError(SourceError):
-    """Bytes differ from the digest their own host lists for them."""
+    """Bytes differ from the digest that they are listed or stored under."""
 
 
 class CheckpointError(ForgeError):
@@ -91,3 +91,11 @@ class ProofError(ForgeError):
 
 class AttestationError(ForgeError):
     """A key, signature or registry cannot be used as it stands."""
+
+
+class StoreError(ForgeError):
+    """A store cannot be used as it stands: a name, a record, a full disk, an object that is not there."""
+
+
+class BrokenChainError(StoreError):
+    """A chain cannot be published, for something it rests on cannot be had."""

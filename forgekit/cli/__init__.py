@@ -16,7 +16,22 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import amending, attesting, catalogs, forging, inspecting, probing, scoring, verifying
+
+from forgekit.cli import (
+    amending,
+    attesting,
+    auditing,
+    catalogs,
+    exporting,
+    forging,
+    inspecting,
+    model_signing,
+    probing,
+    proving,
+    scoring,
+    storing,
+    verifying,
+)
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -66,29 +81,60 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "republish": amending.republish,
     "migrate": amending.migrate,
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_stoppable(_command))
-_catalog = typer.Typer(no_args_is_help=True, help="Folders of pinned artifacts.")
-_CATALOG_COMMANDS: dict[str, Callable[..., None]] = {
-    "list": catalogs.list_,
-    "pull": catalogs.pull,
-    "pin": catalogs.pin,
-    "refresh": catalogs.refresh,
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "catalog": (
+        "Folders of pinned artifacts.",
+        {"list": catalogs.list_, "pull": catalogs.pull, "pin": catalogs.pin, "refresh": catalogs.refresh},
+    ),
+    "keys": (
+        "Keys, and registries that say whose they are.",
+        {
+            "new": attesting.new,
+            "add": attesting.add,
+            "revoke": attesting.revoke,
+            "supersede": attesting.supersede,
+            "list": attesting.list_,
+        },
+    ),
+    "store": (
+        "Objects by content, and the chains that rest on them.",
+        {
+            "put": storing.put,
+            "get": storing.get,
+            "ls": storing.list_,
+            "unpin": storing.unpin,
+            "fsck": storing.fsck,
+            "gc": storing.gc,
+            "audit": auditing.audit,
+            "restore": storing.restore,
+        },
+    ),
+    "attest": (
+        "Signatures, provenance and bills of materials in the field's standards.",
+        {
+            "model-sign": model_signing.model_sign,
+            "model-verify": model_signing.model_verify,
+            "provenance": exporting.provenance,
+            "bom": exporting.bom,
+            "evals": exporting.evals,
+            "verify": exporting.verify,
+            "prove": proving.prove,
+            "check-record": proving.check_record,
+        },
+    ),
 }
-for _name, _command in _CATALOG_COMMANDS.items():
-    _catalog.command(_name)(_stoppable(_command))
-app.add_typer(_catalog, name="catalog")
-_keys = typer.Typer(no_args_is_help=True, help="Keys, and registries that say whose they are.")
-_KEY_COMMANDS: dict[str, Callable[..., None]] = {
-    "new": attesting.new,
-    "add": attesting.add,
-    "revoke": attesting.revoke,
-    "supersede": attesting.supersede,
-    "list": attesting.list_,
-}
-for _name, _command in _KEY_COMMANDS.items():
-    _keys.command(_name)(_stoppable(_command))
-app.add_typer(_keys, name="keys")
+
+
+def _register(into: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
+    for name, command in commands.items():
+        into.command(name)(_stoppable(command))
+
+
+_register(app, _COMMANDS)
+for _group, (_help, _commands) in _GROUPS.items():
+    _below = typer.Typer(no_args_is_help=True, help=_help)
+    _register(_below, _commands)
+    app.add_typer(_below, name=_group)
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -12,7 +12,7 @@ from tests.support.running import ROOT, python
 PACKAGE = ROOT / "forgekit"
 ROWS = [
     {"errors", "figures", "findings", "registry", "digest"},
-    {"alloy", "checkpoint", "sandbox", "sources"},
+    {"alloy", "checkpoint", "sandbox", "sources", "store"},
     {
         "families",
         "metrics",
@@ -66,6 +66,8 @@ INSIDE = {
     ("digest", "errors"),
     ("registry", "errors"),
     ("sources", "alloy"),
+    ("store", "alloy"),
+    ("store", "checkpoint"),
     ("stages", "families"),
     ("domains", "stages"),
     ("document_schema", "resolve"),
