@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forgekit.attest.links import files_of, is_ignored
 from forgekit.digest import Progress, sha256_file, sha256_files
-from forgekit.errors import SourceError
+from forgekit.errors import AbsentError, SourceError
 from forgekit.findings import Verdict
 from forgekit.sources import FileRecord, Source
 
@@ -85,7 +85,11 @@ def on_hub(
 
 
 def recorded(source: Source, expected: Mapping[str, str]) -> list[FileFinding]:
-    """Hold an artifact's files to the hashes its alloy records; what is not at hand is unchecked."""
+    """Hold an artifact's files to hashes that a document records; what is not at hand is unchecked.
+
+    Raises:
+        SourceError: the artifact cannot be listed.
+    """
     listing = source.listing()
     found = []
     for path, value in sorted(expected.items()):
@@ -107,6 +111,8 @@ def _listed(source: Source, record: FileRecord, expected: str) -> FileFinding:
         return _compared(record.path, expected, record.sha256, record.told_by)
     try:
         observed = sha256_file(source.fetch(record.path)).hex
+    except AbsentError as error:
+        return FileFinding(path=record.path, verdict=Verdict.REFUTED, reason=error.what, expected=expected)
     except SourceError as error:
         return FileFinding(path=record.path, verdict=Verdict.UNCHECKED, reason=error.what, expected=expected)
     told_by = "its bytes, fetched: the Hub lists no SHA-256 of it" if record.git_sha1 else "its bytes"
@@ -115,6 +121,6 @@ def _listed(source: Source, record: FileRecord, expected: str) -> FileFinding:
 
 def _compared(path: str, expected: str, observed: str, told_by: str) -> FileFinding:
     same = observed == expected
-    reason = f"by {told_by}" if same else f"it is {observed[:16]} by {told_by}, and {expected[:16]} was signed"
+    reason = f"by {told_by}" if same else f"it is {observed[:16]} by {told_by}, not {expected[:16]}"
     verdict = Verdict.CONFIRMED if same else Verdict.REFUTED
     return FileFinding(path=path, verdict=verdict, reason=reason, expected=expected, observed=observed)

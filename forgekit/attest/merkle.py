@@ -97,12 +97,12 @@ def _prove(levels: Sequence[Sequence[bytes]], index: int) -> Proof:
 
 def holds(record: bytes, proof: Proof, expected: Digest) -> bool:
     """Whether a proof leads from a record to a root."""
-    return leads(_leaf(record), proof, expected)
+    return leads(leaf(record), proof, expected)
 
 
-def leads(leaf: bytes, proof: Proof, expected: Digest) -> bool:
-    """Whether a proof leads from a leaf's hash to a root."""
-    node, at, width = leaf, proof.index, proof.count
+def leads(start: bytes, proof: Proof, expected: Digest) -> bool:
+    """Whether a proof leads from a leaf's hash, ``start``, to a root."""
+    node, at, width = start, proof.index, proof.count
     steps = iter(proof.steps)
     while width > 1:
         sibling = at ^ 1
@@ -138,7 +138,7 @@ def leaf_of_file(path: Path) -> bytes:
 
 
 def _levels(records: Iterable[bytes]) -> list[Sequence[bytes]]:
-    return _over(_leaf(record) for record in records)
+    return _over(leaf(record) for record in records)
 
 
 def _over(leaves: Iterable[bytes]) -> list[Sequence[bytes]]:
@@ -153,7 +153,8 @@ def _over(leaves: Iterable[bytes]) -> list[Sequence[bytes]]:
     return levels
 
 
-def _leaf(record: bytes) -> bytes:
+def leaf(record: bytes) -> bytes:
+    """The leaf hash of a record."""
     return hashlib.sha256(b"\x00" + record).digest()
 
 

@@ -16,7 +16,18 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-from forgekit.cli import attesting, catalogs, forging, inspecting, probing, scoring, verifying
+from forgekit.cli import (
+    attesting,
+    catalogs,
+    exporting,
+    forging,
+    inspecting,
+    model_signing,
+    probing,
+    proving,
+    scoring,
+    verifying,
+)
 from forgekit.errors import ForgeError
 
 REFUTED, BAD_INPUT, NOTHING_CHECKED, STOPPED = 1, 2, 3, 130
@@ -84,6 +95,22 @@ _KEY_COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _KEY_COMMANDS.items():
     _keys.command(_name)(_stoppable(_command))
 app.add_typer(_keys, name="keys")
+_attest = typer.Typer(
+    no_args_is_help=True, help="Signatures, provenance and bills of materials in the field's standards."
+)
+_ATTEST_COMMANDS: dict[str, Callable[..., None]] = {
+    "model-sign": model_signing.model_sign,
+    "model-verify": model_signing.model_verify,
+    "provenance": exporting.provenance,
+    "bom": exporting.bom,
+    "evals": exporting.evals,
+    "verify": exporting.verify,
+    "prove": proving.prove,
+    "check-record": proving.check_record,
+}
+for _name, _command in _ATTEST_COMMANDS.items():
+    _attest.command(_name)(_stoppable(_command))
+app.add_typer(_attest, name="attest")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
