@@ -24,7 +24,7 @@ def read_pem(data: bytes, where: str) -> list[Any]:
 
     try:
         found = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except unreadable() as error:
         raise AttestationError(f"the certificates cannot be read: {error}", where=where, hint="PEM") from error
     return list(found)
 
@@ -38,9 +38,20 @@ def read_der(data: bytes) -> Any:
     from cryptography import x509
 
     try:
-        return x509.load_der_x509_certificate(data)
-    except ValueError as error:
-        raise AttestationError(f"a certificate in the bundle cannot be read: {error}") from error
+        made = x509.load_der_x509_certificate(data)
+        made.extensions  # noqa: B018 - read when they are first asked for
+    except unreadable() as error:
+        raise AttestationError(f"a certificate in it cannot be read: {error}") from error
+    return made
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What reading a strange certificate raises."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    kinds = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+    return (ValueError, *kinds)
 
 
 def objection(chain: Sequence[Any], roots: Sequence[Any], now: datetime) -> str:
@@ -60,11 +71,13 @@ def objection(chain: Sequence[Any], roots: Sequence[Any], now: datetime) -> str:
     for root in roots:
         store.add_cert(crypto.X509.from_cryptography(root))
     store.set_time(now.astimezone(UTC))
-    leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
     try:
+        leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
         path = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
     except crypto.X509StoreContextError as error:
         return _reason(error, now)
+    except crypto.Error:
+        return "OpenSSL cannot read a certificate in the bundle"
     known = {step.to_cryptography().public_bytes(Encoding.DER) for step in path}
     if any(certificate.public_bytes(Encoding.DER) not in known for certificate in chain):
         return "the bundle carries a certificate that is not on the way from its signer to a trusted one"

@@ -11,6 +11,7 @@ from forgekit.digest import Progress, sha256_file, sha256_files
 from forgekit.errors import AbsentError, SourceError
 from forgekit.findings import Verdict
 from forgekit.sources import FileRecord, Source
+from forgekit.sources.folder import FolderSource
 
 TRUSTED = "the Hub is trusted to serve the bytes whose SHA-256 it lists; no weights were downloaded"
 
@@ -87,6 +88,8 @@ def on_hub(
 def recorded(source: Source, expected: Mapping[str, str]) -> list[FileFinding]:
     """Hold an artifact's files to hashes that a document records; what is not at hand is unchecked.
 
+    Bytes that are here count before what a host lists of them.
+
     Raises:
         SourceError: the artifact cannot be listed.
     """
@@ -94,8 +97,22 @@ def recorded(source: Source, expected: Mapping[str, str]) -> list[FileFinding]:
     found = []
     for path, value in sorted(expected.items()):
         record = listing.get(path) or FileRecord(path=path, size=None, sha256=None, told_by="nobody")
-        found.append(_listed(source, record, value))
+        local = _local(source, path)
+        if local is None:
+            found.append(_listed(source, record, value))
+        else:
+            found.append(_compared(path, value, sha256_file(local).hex, "its bytes"))
     return found
+
+
+def _local(source: Source, path: str) -> Path | None:
+    """The file, if it is in a folder here."""
+    if not isinstance(source, FolderSource):
+        return None
+    try:
+        return source.fetch(path)
+    except SourceError:
+        return None
 
 
 def _unsigned(path: str, ignored: Collection[str], verdict: Verdict) -> Iterator[FileFinding]:

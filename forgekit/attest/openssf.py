@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forgekit.attest import bundle as form
+from forgekit.attest import certificates
 from forgekit.attest.bundle import Bundle
 from forgekit.attest.libraries import library
 from forgekit.attest.links import files_of, repository
@@ -96,6 +97,7 @@ def read(data: bytes, trust: Trust) -> Signed | Refusal:
     """
     try:
         held = form.read(data)
+        chain = [certificates.read_der(raw) for raw in held.chain]
     except (AttestationError, AlloyError) as error:
         return Refusal(f"the bundle cannot be read: {error.what}")
     wanted = MODES[type(trust)]
@@ -108,7 +110,7 @@ def read(data: bytes, trust: Trust) -> Signed | Refusal:
         )
     if reason:
         return Refusal(reason)
-    signer, reason = who(held.chain, trust)
+    signer, reason = who(chain, trust)
     return Refusal(reason) if reason else Signed(bundle=held, signer=signer)
 
 
@@ -122,7 +124,7 @@ def judged_by_library(root: Path, data: bytes, trust: Trust, ignored: Sequence[s
     def judge() -> None:
         made = library("model_signing.hashing").Config()
         if how["method"] == "shards":
-            made.use_shard_serialization(hashing_algorithm=how["hash_type"], shard_size=how["shard_size"])
+            made.use_shard_serialization(hashing_algorithm=how["hash_type"], shard_size=int(how["shard_size"]))
         else:
             made.use_file_serialization(hashing_algorithm=how["hash_type"])
         made.set_ignored_paths(paths=[Path(name) for name in ignored])

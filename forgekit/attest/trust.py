@@ -79,16 +79,15 @@ Trust = ByKey | ByCertificate | ByIdentity
 MODES: Mapping[type, str] = {ByKey: "key", ByCertificate: "certificate", ByIdentity: "keyless"}
 
 
-def who(chain: Sequence[bytes], trust: Trust) -> tuple[str, str]:
+def who(chain: Sequence[Any], trust: Trust) -> tuple[str, str]:
     """Who signed, in words; and why that does not count, empty where it does."""
     if isinstance(trust, ByKey):
         return f"the key {algorithms.public_text(trust.key)[-16:]}", ""
     if isinstance(trust, ByIdentity):
         return f"{trust.identity}, certified by {trust.issuer}", ""
-    held = [certificates.read_der(raw) for raw in chain]
     roots = [one for path in trust.roots for one in certificates.read_pem(_bytes(path), str(path))]
-    reason = certificates.objection(held, roots, trust.now or datetime.now(UTC))
-    return f"{certificates.name_of(held[0])}, by its certificate", reason
+    reason = certificates.objection(chain, roots, trust.now or datetime.now(UTC))
+    return f"{certificates.name_of(chain[0])}, by its certificate", reason
 
 
 @contextlib.contextmanager
@@ -200,6 +199,8 @@ def failure(verify: Callable[[], object]) -> str:
         return "the signature is not this key's over these files"
     except crypto.X509StoreContextError as error:
         return f"the signer's certificate does not lead to a trusted one: {str(error).lower()}"
+    except crypto.Error:  # its one argument is OpenSSL's queue, with what went wrong before as well
+        return "OpenSSL cannot read a certificate in the bundle"
     except sigstore.VerificationError as error:
         return f"Sigstore refuses it: {_line(error)}"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:  # what it raises for odd bundles

@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 REFUTED, NOTHING_CHECKED = 1, 3
 EPOCH = "SOURCE_DATE_EPOCH"
+STATEMENTS = "attestations"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 Target = Annotated[str, typer.Argument(help="A folder, an alloy file, hf://org/name[@revision], or a catalog entry.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write here; else it is printed.")]
@@ -161,6 +163,14 @@ class _Publication:
     repo: str | None
     key: Any
     key_id: str
+    named: set[str] = field(default_factory=set)
+
+    def name(self, benchmark: str) -> str:
+        """A name for what is written of a benchmark; a second score of it gets a number."""
+        numbered = (f"{benchmark}-{number}" for number in count(2))
+        name = next(name for name in chain([benchmark], numbered) if name not in self.named)
+        self.named.add(name)
+        return name
 
 
 def _attested(finding: Finding, place: _Publication, datasets: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +186,11 @@ def _attested(finding: Finding, place: _Publication, datasets: dict[str, Any]) -
     alloy = place.source.alloy()
     samples = place.source.fetch(evaluation.samples_path(alloy, finding)).read_bytes()
     made = evaluation.evaluation(alloy, finding, samples, at=_now())
-    name = f"{finding.evidence['benchmark']}.intoto.jsonl"
-    _put(place.out / "attestations" / name, _line(dsse.sign(made, place.key, place.key_id)))
+    name = place.name(finding.evidence["benchmark"])
+    path = place.out / STATEMENTS / f"{name}.intoto.jsonl"
+    _put(path, _line(dsse.sign(made, place.key, place.key_id)))
     predicate = read(made, "the statement")["predicate"]
-    row["statement"] = str(place.out / "attestations" / name)
+    row["statement"] = str(path)
     return row | _published(predicate, place, datasets, name)
 
 
@@ -196,8 +207,8 @@ def _published(predicate: dict[str, Any], place: _Publication, datasets: dict[st
         return {
             "reason": "no entry for the Hub: it links to the statement, and no repository is named; --repo org/name"
         }
-    url = f"https://huggingface.co/{place.repo}/blob/main/attestations/{name}"
-    path = place.out / FOLDER / f"{benchmark}.yaml"
+    url = f"https://huggingface.co/{place.repo}/blob/main/{STATEMENTS}/{name}.intoto.jsonl"
+    path = place.out / FOLDER / f"{name}.yaml"
     _put(path, entry(predicate, dataset, url).encode())
     return {"evalResults": str(path)}
 
