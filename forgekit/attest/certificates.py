@@ -6,6 +6,7 @@ still counts there. A bundle without a timestamp cannot say when it was made; he
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -33,14 +34,17 @@ def read_der(data: bytes) -> Any:
     """One certificate from DER.
 
     Raises:
-        AttestationError: it is not one.
+        AttestationError: it is not one, or breaks RFC 5280.
     """
     from cryptography import x509
+    from cryptography.utils import CryptographyDeprecationWarning
 
     try:
-        made = x509.load_der_x509_certificate(data)
-        made.extensions  # noqa: B018 - read when they are first asked for
-    except unreadable() as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)  # how the library says that it breaks it
+            made = x509.load_der_x509_certificate(data)
+            made.extensions  # noqa: B018 - read when they are first asked for
+    except (*unreadable(), CryptographyDeprecationWarning) as error:
         raise AttestationError(f"a certificate in it cannot be read: {error}") from error
     return made
 
