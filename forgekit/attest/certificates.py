@@ -44,7 +44,7 @@ def read_der(data: bytes) -> Any:
             warnings.simplefilter("error", CryptographyDeprecationWarning)  # how the library says that it breaks it
             made = x509.load_der_x509_certificate(data)
             made.extensions  # noqa: B018 - read when they are first asked for
-    except (*unreadable(), CryptographyDeprecationWarning) as error:
+    except unreadable() as error:
         raise AttestationError(f"a certificate in it cannot be read: {error}") from error
     return made
 
@@ -53,9 +53,10 @@ def unreadable() -> tuple[type[Exception], ...]:
     """What reading a strange certificate raises."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.utils import CryptographyDeprecationWarning
 
     kinds = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
-    return (ValueError, *kinds)
+    return (ValueError, CryptographyDeprecationWarning, *kinds)
 
 
 def objection(chain: Sequence[Any], roots: Sequence[Any], now: datetime) -> str:
