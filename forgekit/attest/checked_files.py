@@ -37,6 +37,7 @@ def in_folder(
     expected: Mapping[str, str],
     ignored: Collection[str] = (),
     *,
+    left_out: Collection[str] = (),
     unsigned: Verdict = Verdict.REFUTED,
     progress: Progress | None = None,
 ) -> list[FileFinding]:
@@ -45,6 +46,7 @@ def in_folder(
     Args:
         expected: SHA-256 in hex by path.
         ignored: paths that are not looked at.
+        left_out: paths that the signer did not sign; they are named, and unchecked.
         unsigned: the verdict on files that are here and have no hash.
 
     Raises:
@@ -52,10 +54,10 @@ def in_folder(
     """
     here = files_of(root, ignored)
     hashes = sha256_files([here[path] for path in expected if path in here], progress=progress)
-    found = []
+    found: list[FileFinding] = []
     for path in sorted(expected.keys() | here.keys()):
         if path not in expected:
-            found.append(FileFinding(path=path, verdict=unsigned, reason="it is here, and nobody signed it"))
+            found += _unsigned(path, left_out, unsigned, "it is here, and nobody signed it")
         elif path not in here:
             reason = "it is signed, and is not here"
             found.append(FileFinding(path=path, verdict=Verdict.REFUTED, reason=reason, expected=expected[path]))
@@ -76,7 +78,7 @@ def on_hub(
     found: list[FileFinding] = []
     for path in sorted(expected.keys() | listing.keys()):
         if path not in expected:
-            found += _unsigned(path, ignored, unsigned)
+            found += _unsigned(path, ignored, unsigned, "the Hub lists it, and nobody signed it")
         elif path not in listing:
             reason = "it is signed, and the Hub does not list it"
             found.append(FileFinding(path=path, verdict=Verdict.REFUTED, reason=reason, expected=expected[path]))
@@ -115,12 +117,11 @@ def _local(source: Source, path: str) -> Path | None:
         return None
 
 
-def _unsigned(path: str, ignored: Collection[str], verdict: Verdict) -> Iterator[FileFinding]:
-    if is_ignored(path, ignored):
-        reason = "the signature leaves it out"
-        yield FileFinding(path=path, verdict=Verdict.UNCHECKED, reason=reason)
+def _unsigned(path: str, left_out: Collection[str], verdict: Verdict, reason: str) -> Iterator[FileFinding]:
+    if is_ignored(path, left_out):
+        yield FileFinding(path=path, verdict=Verdict.UNCHECKED, reason="the signature leaves it out")
     else:
-        yield FileFinding(path=path, verdict=verdict, reason="the Hub lists it, and nobody signed it")
+        yield FileFinding(path=path, verdict=verdict, reason=reason)
 
 
 def _listed(source: Source, record: FileRecord, expected: str) -> FileFinding:

@@ -202,13 +202,13 @@ def _findings(place: _Place, data: bytes, signed: Signed, trust: Trust, unsigned
         name = place.bundle.name if place.bundle else openssf.NAME
         return on_hub(place.hub, held.files, {*held.ignored, name}, unsigned=unsigned)
     assert place.folder is not None
-    ignored = {*held.ignored, *openssf.ignoring(place.folder, place.bundle or place.folder / openssf.NAME)}
+    ignored = openssf.ignoring(place.folder, place.bundle or place.folder / openssf.NAME)
     if held.unit:
-        reason = openssf.judged_by_library(place.folder, data, trust, sorted(ignored))
+        reason = openssf.judged_by_library(place.folder, data, trust, ignored)
         verdict = Verdict.REFUTED if reason else Verdict.CONFIRMED
         return [FileFinding(path=".", verdict=verdict, reason=reason or f"by its bytes, {held.unit}")]
     with bytes_progress("hashing", _size(place.folder)) as progress:
-        return in_folder(place.folder, held.files, ignored, unsigned=unsigned, progress=progress)
+        return in_folder(place.folder, held.files, ignored, left_out=held.ignored, unsigned=unsigned, progress=progress)
 
 
 def _print(place: _Place, rows: Sequence[FileFinding], *, refusal: str, signer: str, as_json: bool) -> None:

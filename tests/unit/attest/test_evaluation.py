@@ -20,6 +20,7 @@ from forgekit.sources.folder import FolderSource
 from forgekit.verify import verify
 from tests.support.running import EMBEDDED
 
+pytestmark = pytest.mark.xdist_group("evaluation")  # scored once
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 SAMPLES = (EMBER / "eval" / "forgekit_mini" / "student_samples.jsonl").read_bytes()

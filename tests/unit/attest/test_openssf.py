@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forgekit.attest import algorithms, openssf
 from forgekit.attest.checked_files import in_folder
@@ -27,6 +30,18 @@ ROOT = certified("root", authority=True)
 BETWEEN = certified("between", ROOT, authority=True)
 SIGNER = certified("The Lab", BETWEEN)
 FILES = {"config.json": b'{"layers": 2}\n', "model.safetensors": bytes(range(64)), "eval/samples.jsonl": b'{"a": 1}\n'}
+
+
+def nested(inner):
+    keys = st.sampled_from(["publicKey", "x509CertificateChain", "certificates", "rawBytes", "payload", "signatures"])
+    return st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def bundle_by_key(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("by-key")
+    openssf.sign(a_model(folder / "m"), folder / "m.sig", KeySigner(key=KEY))
+    return (folder / "m.sig").read_bytes()
 
 
 def a_model(folder, files=FILES):
@@ -360,6 +375,53 @@ def test_the_library_s_command_verifies_what_we_signed_by_certificate_and_we_wha
     assert judged(folder, bundle, ByCertificate(roots=(root,))) == dict.fromkeys(FILES, Verdict.CONFIRMED)
 
 
+def test_what_is_of_git_and_of_the_hub_s_client_is_no_part_of_a_model(tmp_path):
+    folder, bundle = a_model(tmp_path / "m"), tmp_path / "m.sig"
+    more = {".gitattributes": b"x", ".git/HEAD": b"x", ".cache/huggingface/download/a.lock": b"", ".gitignore": b"x"}
+    openssf.sign(folder, bundle, KeySigner(key=KEY))
+    a_model(folder, more)
+
+    assert judged(folder, bundle, trusted()) == dict.fromkeys(FILES, Verdict.CONFIRMED)
+    public = public_pem(tmp_path / "key.pub", KEY)
+    ran = model_signing("verify", "key", folder, "--signature", bundle, "--public_key", public)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_what_a_signer_leaves_out_is_named_and_unchecked(tmp_path):
+    from model_signing import hashing, signing
+
+    folder, bundle, private = a_model(tmp_path / "m"), tmp_path / "m.sig", tmp_path / "key.pem"
+    private.write_bytes(algorithms.private_pem(KEY))
+    how = hashing.Config().set_ignored_paths(paths=["model.safetensors"])
+    signing.Config().set_hashing_config(how).use_elliptic_key_signer(private_key=private).sign(folder, bundle)
+
+    held = openssf.read(bundle.read_bytes(), trusted()).bundle
+    rows = {row.path: row for row in in_folder(folder, held.files, left_out=held.ignored)}
+    assert rows["model.safetensors"].verdict is Verdict.UNCHECKED
+    assert rows["model.safetensors"].reason == "the signature leaves it out"
+    assert rows["config.json"].verdict is Verdict.CONFIRMED
+
+
+@given(st.binary(max_size=60) | st.recursive(st.none() | st.integers() | st.text(max_size=5), nested, max_leaves=6))
+@settings(max_examples=120, deadline=None)
+def test_whatever_stands_in_a_bundle_it_is_refused_and_nothing_breaks(value):
+    data = value if isinstance(value, bytes) else json.dumps({"verificationMaterial": value, "dsseEnvelope": value})
+
+    assert caught(data if isinstance(data, bytes) else data.encode(), trusted())
+
+
+@pytest.mark.parametrize("place", ["mediaType", "verificationMaterial", "dsseEnvelope", "publicKey", "signatures"])
+@pytest.mark.parametrize("value", [None, 0, "", "x", [], [None], [[]], {}, {"certificates": [1]}])
+def test_no_odd_value_in_a_bundle_breaks_anything(bundle_by_key, place, value):
+    tree = json.loads(bundle_by_key)
+    holder = {"publicKey": tree["verificationMaterial"], "signatures": tree["dsseEnvelope"]}.get(place, tree)
+    holder[place] = value
+
+    # a key without a hint, as older signers write it, is judged by the signature alone
+    trust = trusted(OTHER if (place, value) == ("publicKey", {}) else KEY)
+    assert caught(json.dumps(tree).encode(), trust)
+
+
 @pytest.mark.parametrize("method", ["shards", "blake3"])
 def test_bundles_over_shards_and_other_hashes_are_left_to_the_library(tmp_path, method):
     from model_signing import hashing, signing
@@ -469,6 +531,38 @@ def test_keyless_mode_says_what_it_lacks(tmp_path):
     tree["verificationMaterial"]["tlogEntries"] = [{"logIndex": "1"}]
     with pytest.raises(ForgeError, match="the library refuses"):
         openssf.read(json.dumps(tree).encode(), trust)
+
+
+def test_keyless_mode_asks_sigstore_s_own_roots(tmp_path):
+    import sigstore
+
+    store = Path(sigstore.__file__).parent / "_store" / "https%3A%2F%2Ftuf-repo-cdn.sigstore.dev"
+    parts = {"trustedRoot": "trusted_root.json", "signingConfig": "signing_config.v0.2.json"}
+    config = {"mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"}
+    config |= {name: json.loads((store / path).read_bytes()) for name, path in parts.items()}
+    (tmp_path / "trust.json").write_text(json.dumps(config))
+    trust = ByIdentity(identity="a@example.org", issuer="https://example.org", trust_config=tmp_path / "trust.json")
+    openssf.sign(a_model(tmp_path / "m"), tmp_path / "m.sig", KeySigner(key=SIGNER.key))
+    tree = json.loads((tmp_path / "m.sig").read_bytes())
+    certificate = base64.b64encode(SIGNER.certificate.public_bytes(Encoding.DER)).decode()
+    entry = {
+        "logIndex": "1",
+        "logId": {"keyId": base64.b64encode(b"1" * 32).decode()},
+        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
+        "integratedTime": "1",
+        "inclusionPromise": {"signedEntryTimestamp": "AAAA"},
+        "inclusionProof": {
+            "logIndex": "0",
+            "rootHash": base64.b64encode(b"1" * 32).decode(),
+            "treeSize": "1",
+            "hashes": [],
+            "checkpoint": {"envelope": "x"},
+        },
+        "canonicalizedBody": base64.b64encode(b"{}").decode(),
+    }
+    tree["verificationMaterial"] = {"certificate": {"rawBytes": certificate}, "tlogEntries": [entry]}
+
+    assert "Sigstore refuses it" in openssf.read(json.dumps(tree).encode(), trust).reason
 
 
 @pytest.mark.parametrize("missing", ["model_signing", "OpenSSL", "sigstore"])

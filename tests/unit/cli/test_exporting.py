@@ -10,7 +10,7 @@ import pytest
 from forgekit.attest import algorithms, openssf
 from forgekit.attest.trust import KeySigner
 from tests.support.certificates import certified
-from tests.support.hub import Hub, Repo, serving
+from tests.support.hub import Hub, Repo, repo_of, serving
 from tests.support.running import EMBEDDED, forgekit, python, without_catalog
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
@@ -115,6 +115,8 @@ def hub(tmp_path_factory):
         "org/less": Repo({path: data for path, data in honest.items() if path != "config.json"}),
         "org/lies": Repo(honest, lies={"config.json": "0" * 40}),
         "org/bare": Repo(FILES),
+        "org/ember": repo_of(EMBER),
+        "org/other-ember": Repo(repo_of(EMBER).files | weights),
     }
     with serving(Hub(repos)) as served:
         yield served, folder / "key.pub"
@@ -166,6 +168,31 @@ def test_what_the_hub_does_not_serve_as_listed_is_unchecked(hub, tmp_path):
     (row,) = [row for row in ran.json["files"] if row["path"] == "config.json"]
     assert row["verdict"] == "unchecked"
     assert "git blob" in row["reason"]
+
+
+def test_a_signature_over_shards_cannot_be_held_to_a_listing(hub, tmp_path, keys):
+    from model_signing import hashing, signing
+
+    folder, bundle = a_model(tmp_path / "m"), tmp_path / "shards.sig"
+    how = hashing.Config().use_shard_serialization(shard_size=16)
+    signing.Config().set_hashing_config(how).use_elliptic_key_signer(private_key=keys[0]).sign(folder, bundle)
+
+    ran = on_hub(hub, tmp_path, "org/honest", "--bundle", bundle)
+    assert (ran.code, ran.out) == (3, "")
+    assert "the signature is over shards by sha256, and the Hub lists the SHA-256 of whole files" in ran.err
+    assert forgekit("attest", "model-verify", folder, "--bundle", bundle, "--key", keys[1]).code == 0
+
+
+def test_provenance_of_a_repository_holds_it_to_its_listing_without_the_weights(hub, tmp_path):
+    served, _ = hub
+    env = served.environment(tmp_path)
+
+    ran = forgekit("attest", "provenance", "hf://org/ember", env=env, cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == forgekit("attest", "provenance", EMBER).out
+    ran = forgekit("attest", "provenance", "hf://org/other-ember", env=env, cwd=tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert not [path for path in served.seen if "resolve" in path and path.endswith("model.safetensors")]
 
 
 def test_what_cannot_be_asked_is_3_and_what_is_not_there_is_2(hub, tmp_path):
