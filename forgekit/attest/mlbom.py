@@ -20,11 +20,12 @@ from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import is_number, objects
 from forgekit.attest.libraries import library
 from forgekit.attest.materials import Material, alloy_name, files, finished, materials, stamp
-from forgekit.errors import ProofError
+from forgekit.errors import AttestationError, ProofError
 
 VERSION = "1.6"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:forgekit:mlbom:1")
 MODEL = "model"
+DOMAIN = "llm-forge"
 URL = re.compile(r"https?://[^\s<>\"{}|\\^`]+")
 
 
@@ -35,10 +36,15 @@ def bom(alloy: Alloy, *, epoch: int | None = None) -> bytes:
         epoch: seconds since 1970 that the document is dated with; the end of the run where None, if the alloy says.
 
     Raises:
-        AttestationError: the alloy records no hash of any file.
+        AttestationError: the alloy is not of a model, or records no hash of any file.
         MachineError: cyclonedx-python-lib is not installed here, with what it validates by.
         ProofError: the document is not one by the strict schema.
     """
+    if DOMAIN not in alloy.domains:
+        raise AttestationError(
+            f"it is of {' and '.join(alloy.domains) or 'no domain'}, and only a model has a model card",
+            where=alloy.where,
+        )
     dated = finished(alloy, None) if epoch is None else stamp(datetime.fromtimestamp(epoch, UTC))
     tree = {
         "$schema": f"http://cyclonedx.org/schema/bom-{VERSION}.schema.json",
@@ -104,9 +110,10 @@ def _card(alloy: Alloy) -> dict[str, Any]:
         "architectureFamily": "transformer",
         **({"modelArchitecture": architecture} if isinstance(architecture, str) else {}),
         "datasets": [{"ref": f"data:{material.role}:{material.name}"} for material in _sets(alloy)],
-        "inputs": [{"format": "string"}],
-        "outputs": [{"format": "string"}],
     }
+    formats = alloy.at("/target/modalities")
+    if isinstance(formats, list) and formats:
+        parameters["inputs"] = [{"format": str(name)} for name in formats]
     card: dict[str, Any] = {
         "modelParameters": parameters,
         "quantitativeAnalysis": {"performanceMetrics": list(_metrics(alloy))},

@@ -105,6 +105,14 @@ def test_odd_fields_make_no_bill_that_the_schema_refuses():
     assert component["modelCard"]["considerations"] == {"technicalLimitations": ["slow", "3"]}
 
 
+def test_what_is_no_model_has_no_model_card_and_what_it_takes_is_not_guessed():
+    with pytest.raises(AttestationError, match="it is of ticketing, and only a model"):
+        bom(document(domains=["ticketing"]))
+    told = document(target={"modalities": ["text", "image"]})
+    assert model(bom(told))["modelCard"]["modelParameters"]["inputs"] == [{"format": "text"}, {"format": "image"}]
+    assert "inputs" not in model(bom(document()))["modelCard"]["modelParameters"]
+
+
 def test_what_breaks_the_schema_is_not_given_out():
     with pytest.raises(ProofError, match="CycloneDX's schema"):
         validate(bom(EMBER).replace(b'"approach"', b'"aproach"'))
