@@ -201,7 +201,7 @@ def failure(verify: Callable[[], object]) -> str:
         return f"the signer's certificate does not lead to a trusted one: {str(error).lower()}"
     except crypto.Error:  # its one argument is OpenSSL's queue, with what went wrong before as well
         return "OpenSSL cannot read a certificate in the bundle"
-    except sigstore.VerificationError as error:
+    except sigstore.Error as error:
         return f"Sigstore refuses it: {_line(error)}"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:  # what it raises for odd bundles
         return f"the library refuses it: {_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,8 @@ def certified(
     since: datetime | None = None,
     until: datetime | None = None,
     may_sign: bool = True,
+    serial: int | None = None,
+    extensions: Sequence[x509.ExtensionType] = (),
 ) -> Holder:
     """A certificate by an issuer, or by itself."""
     own = key or algorithms.generate("ES256")
@@ -50,7 +53,7 @@ def certified(
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(own.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(since or now - 10 * DAY)
         .not_valid_after(until or now + 10 * DAY)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
@@ -71,4 +74,9 @@ def certified(
         use = ExtendedKeyUsageOID.CODE_SIGNING if may_sign else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
     signer = issuer.key if issuer else own
+    if issuer:
+        known = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(known, critical=False)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     return Holder(own, builder.sign(signer, hashes.SHA256()))

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -23,6 +22,7 @@ from forgekit.errors import AttestationError, ForgeError, MachineError, SourceEr
 from forgekit.findings import Verdict
 from tests.support.certificates import DAY, certified
 from tests.support.running import python, without_catalog
+from tests.support.sigstore import STORE, Instance
 
 KEY = algorithms.generate("ES256")
 OTHER = algorithms.generate("ES256")
@@ -534,12 +534,9 @@ def test_keyless_mode_says_what_it_lacks(tmp_path):
 
 
 def test_keyless_mode_asks_sigstore_s_own_roots(tmp_path):
-    import sigstore
-
-    store = Path(sigstore.__file__).parent / "_store" / "https%3A%2F%2Ftuf-repo-cdn.sigstore.dev"
     parts = {"trustedRoot": "trusted_root.json", "signingConfig": "signing_config.v0.2.json"}
     config = {"mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"}
-    config |= {name: json.loads((store / path).read_bytes()) for name, path in parts.items()}
+    config |= {name: json.loads((STORE / path).read_bytes()) for name, path in parts.items()}
     (tmp_path / "trust.json").write_text(json.dumps(config))
     trust = ByIdentity(identity="a@example.org", issuer="https://example.org", trust_config=tmp_path / "trust.json")
     openssf.sign(a_model(tmp_path / "m"), tmp_path / "m.sig", KeySigner(key=SIGNER.key))
@@ -563,6 +560,54 @@ def test_keyless_mode_asks_sigstore_s_own_roots(tmp_path):
     tree["verificationMaterial"] = {"certificate": {"rawBytes": certificate}, "tlogEntries": [entry]}
 
     assert "Sigstore refuses it" in openssf.read(json.dumps(tree).encode(), trust).reason
+
+
+@pytest.fixture(scope="module")
+def keyless(tmp_path_factory):
+    """A model, a bundle in which an identity signs it, and the trust in our own Sigstore."""
+    folder, instance = tmp_path_factory.mktemp("keyless"), Instance()
+    openssf.sign(a_model(folder / "m"), folder / "m.sig", KeySigner(key=KEY))
+    statement = base64.b64decode(json.loads((folder / "m.sig").read_bytes())["dsseEnvelope"]["payload"])
+    (folder / "m.sig").write_bytes(instance.bundle(statement, "lab@example.org", "https://login.example.org"))
+    return folder, instance.write_trust(folder / "trust.json")
+
+
+def by_identity(trust, **more):
+    return ByIdentity(
+        **{"identity": "lab@example.org", "issuer": "https://login.example.org", "trust_config": trust, **more}
+    )
+
+
+def test_an_identity_that_sigstore_certified_has_signed(keyless):
+    folder, trust = keyless
+
+    read = openssf.read((folder / "m.sig").read_bytes(), by_identity(trust))
+    assert isinstance(read, Signed), read
+    assert read.signer == "lab@example.org, certified by https://login.example.org"
+    assert judged(folder / "m", folder / "m.sig", by_identity(trust)) == dict.fromkeys(FILES, Verdict.CONFIRMED)
+
+
+def test_another_identity_issuer_or_instance_has_not(keyless, tmp_path):
+    folder, trust = keyless
+    data = (folder / "m.sig").read_bytes()
+
+    assert "Sigstore refuses it" in openssf.read(data, by_identity(trust, identity="eve@example.org")).reason
+    assert "Sigstore refuses it" in openssf.read(data, by_identity(trust, issuer="https://eve.example.org")).reason
+    other = Instance().write_trust(tmp_path / "trust.json")
+    assert "Sigstore refuses it" in openssf.read(data, by_identity(other)).reason
+
+
+def test_no_byte_that_an_identity_signs_can_be_changed(keyless):
+    folder, trust = keyless
+    data = (folder / "m.sig").read_bytes()
+    tree = json.loads(data)
+    start = data.index(tree["dsseEnvelope"]["payload"].encode())
+    stop = data.index(b'"keyid"')
+
+    for index in (*range(start, stop, 29), *range(start - 40, start)):
+        changed = bytearray(data)
+        changed[index] ^= 1
+        assert caught(bytes(changed), by_identity(trust)), index
 
 
 @pytest.mark.parametrize("missing", ["model_signing", "OpenSSL", "sigstore"])
