@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from forgekit.digest import Digest
-from forgekit.errors import AttestationError
+from forgekit.errors import AttestationError, SourceError
 
 MAX_STEPS = 64  # of a proof: more than any file has records
 
@@ -67,7 +68,21 @@ def prove(records: Iterable[bytes], index: int) -> Proof:
     Raises:
         AttestationError: there is no such record.
     """
-    levels = _levels(records)
+    return _prove(_levels(records), index)
+
+
+def prove_file(paths: Sequence[Path], index: int) -> tuple[Digest, Proof]:
+    """The root over whole files in their order, and the proof that one of them is among them; files are streamed.
+
+    Raises:
+        AttestationError: there is no such file.
+        SourceError: one cannot be read.
+    """
+    levels = _over(leaf_of_file(path) for path in paths)
+    return Digest(levels[-1][0].hex()), _prove(levels, index)
+
+
+def _prove(levels: Sequence[Sequence[bytes]], index: int) -> Proof:
     count = len(levels[0])
     if not 0 <= index < count:
         raise AttestationError(f"there is no record {index}: there are {count}")
@@ -82,7 +97,12 @@ def prove(records: Iterable[bytes], index: int) -> Proof:
 
 def holds(record: bytes, proof: Proof, expected: Digest) -> bool:
     """Whether a proof leads from a record to a root."""
-    node, at, width = _leaf(record), proof.index, proof.count
+    return leads(leaf(record), proof, expected)
+
+
+def leads(start: bytes, proof: Proof, expected: Digest) -> bool:
+    """Whether a proof leads from a leaf's hash, ``start``, to a root."""
+    node, at, width = start, proof.index, proof.count
     steps = iter(proof.steps)
     while width > 1:
         sibling = at ^ 1
@@ -101,8 +121,28 @@ def lines(data: bytes) -> list[bytes]:
     return [line.rstrip(b"\r") for line in data.split(b"\n") if line.strip()]
 
 
+def leaf_of_file(path: Path) -> bytes:
+    """The leaf hash of a file's bytes, in constant memory.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    state = hashlib.sha256(b"\x00")
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                state.update(chunk)
+    except OSError as error:
+        raise SourceError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+    return state.digest()
+
+
 def _levels(records: Iterable[bytes]) -> list[Sequence[bytes]]:
-    level: Sequence[bytes] = [_leaf(record) for record in records]
+    return _over(leaf(record) for record in records)
+
+
+def _over(leaves: Iterable[bytes]) -> list[Sequence[bytes]]:
+    level: Sequence[bytes] = list(leaves)
     if not level:
         raise AttestationError("there are no records to take a root over")
     levels = [level]
@@ -113,7 +153,8 @@ def _levels(records: Iterable[bytes]) -> list[Sequence[bytes]]:
     return levels
 
 
-def _leaf(record: bytes) -> bytes:
+def leaf(record: bytes) -> bytes:
+    """The leaf hash of a record."""
     return hashlib.sha256(b"\x00" + record).digest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from forgekit.attest import algorithms
 from forgekit.errors import AttestationError
 
 SCHEMA = "forgekit.keys/1"
+SKEW = timedelta(minutes=5)  # by which a signer's clock may be ahead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,19 @@ class KeyRegistry:
 
     entries: Mapping[str, Entry]
     where: str = ""
+
+    def objection(self, entry: Entry, at: datetime, now: datetime) -> str:
+        """Why a key cannot have signed at a time; empty where it can. A revoked key is not asked for its times."""
+        heir = self.entries.get(entry.superseded_by) if entry.superseded_by else None
+        if at > now + SKEW:
+            return f"it was signed at {at}, which is yet to come"
+        if at < entry.registered_at - SKEW:
+            return "it was signed before its key was registered"
+        if entry.expires_at is not None and at >= entry.expires_at:
+            return "it was signed after its key had expired"
+        if heir is not None and at >= heir.registered_at:
+            return f"it was signed after its key gave way to {entry.superseded_by!r}"
+        return ""
 
     def render(self) -> bytes:
         rows = [self.entries[name].tree() for name in sorted(self.entries)]

@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast
 import typer
 
 from forgekit import __version__
-
 from forgekit.cli import (
     amending,
     attesting,

@@ -76,7 +76,10 @@ INSIDE = {
     ("__main__", "cli"),
 }
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
-HEAVY = {"torch", "transformers", "vllm", "peft", "accelerate", "bitsandbytes", "evalplus", "numpy", "huggingface_hub"}
+HEAVY = {
+    *("torch", "transformers", "vllm", "peft", "accelerate", "bitsandbytes", "evalplus", "numpy", "huggingface_hub"),
+    *("model_signing", "sigstore", "in_toto_attestation", "cyclonedx", "OpenSSL", "cryptography"),
+}
 
 
 def rooms_imported(path: Path):
