@@ -18,6 +18,7 @@ class StageRecord(Node):
 
     type: str
     notes: str | None = None
+    retention: Literal["permanent", "until-superseded-and-attested", "ephemeral"] | None = None
 
 
 class CodeAttestation(Node):

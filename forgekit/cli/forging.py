@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ def forge(
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
     no_proof: Annotated[bool, typer.Option("--no-proof", help="Do not prove surgery; the alloy says so.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep every stage's output beside the artifact.")] = False,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="Keep every stage's output in this store, as a chain.")
+    ] = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +54,7 @@ def forge(
             prove=not no_proof,
             offline=offline,
             keep=keep,
+            store=store or os.environ.get("FORGEKIT_STORE", ""),
             tell=tell,
             progress=progress,
         )
@@ -60,6 +65,7 @@ def forge(
             "folder": str(made.folder),
             "alloy": str(made.alloy),
             "modelHash": str(made.model_hash),
+            "chain": str(made.chain) if made.chain else None,
             "resumed": made.resumed,
             "stages": list(made.stages),
         }
@@ -72,6 +78,8 @@ def forge(
     typer.echo(f"{made.model_hash}  modelHash")
     typer.echo(f"artifact: {made.folder}")
     typer.echo(f"alloy:    {made.alloy}")
+    if made.chain:
+        typer.echo(f"chain:    {made.chain}")
 
 
 def _said(row: Any) -> str:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgekit import alloy as alloys
 from forgekit.alloy import Alloy
@@ -23,10 +23,14 @@ from forgekit.forge.base import locate
 from forgekit.forge.environment import code_hash, environment
 from forgekit.forge.finishing import Run, finish
 from forgekit.forge.inputs import Turn, corpus_file, lacking, order, refusals, unvalidated
+from forgekit.forge.keeping import anchors, keep
 from forgekit.forge.looking import fixed_threads, measure_perplexity, reload, tower_digest
 from forgekit.forge.record import Done, hash_folder, hash_of, load, save
 from forgekit.resolve import plan
 from forgekit.stages import Outcome, Work
+
+if TYPE_CHECKING:
+    from forgekit.store.objects import Store
 
 WORKSHOP = ".forge"  # where stages stand until the alloy is written
 HALT_RATIO, HALT_RISE = 1.10, 1.0
@@ -45,6 +49,7 @@ class Settings:
         validate: whether runtimes are asked; a recipe that is run again for its weights alone need not.
         offline: use no network.
         keep: keep every stage's output when all is done.
+        store: folder or URL of a store that the chain is kept in; none where empty.
         tell: called with (stage number, stages, type, what is being done).
         progress: called with (done, total) inside a stage.
     """
@@ -57,6 +62,7 @@ class Settings:
     validate: bool = True
     offline: bool = False
     keep: bool = False
+    store: str = ""
     tell: Callable[[int, int, str, str], None] = lambda _number, _count, _type, _what: None
     progress: Callable[[int, int], None] = lambda _done, _total: None
 
@@ -72,6 +78,7 @@ class Forged:
         stages: what each stage did, in order.
         resumed: how many of them had run before.
         base: folder it began with.
+        chain: the last link of its chain in the store; None where it was kept in none.
     """
 
     folder: Path
@@ -80,6 +87,7 @@ class Forged:
     stages: tuple[Mapping[str, Any], ...]
     resumed: int = 0
     base: Path = Path()
+    chain: Digest | None = None
 
 
 @dataclass
@@ -110,7 +118,7 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
     authored = alloys.read(alloys.write(tree), where=recipe.where)
     made = plan(authored).require()
     turns = order(made.steps, made.cycles)
-    problems = [*refusals(turns, made.cycles, tree, folder), *unvalidated(turns, tree)]
+    problems = [*refusals(turns, made.cycles, tree, folder), *unvalidated(turns, tree), *anchors(turns)]
     if problems:
         raise PlanError(
             f"{made.name}: {len(problems)} problem{'s' * (len(problems) > 1)}\n"
@@ -121,8 +129,29 @@ def forge(recipe: Alloy, out: Path, settings: Settings, *, beside: Path | None =
         raise MachineError("; ".join(missing), hint="declare the runtimes that this machine has, or forge elsewhere")
     base = locate(tree.get("source", {}), beside=folder, given=settings.base, offline=settings.offline)
     open_folder(base)  # a broken base is found before anything is written
-    job = _Job(recipe=authored, family=made.family, folder=folder, base=base, out=out, settings=settings)
+    store, stored = _recipe_kept(settings.store, authored)
+    job = _Job(
+        recipe=authored,
+        family=made.family,
+        folder=folder,
+        base=base,
+        out=out,
+        settings=settings,
+        store=store,
+        stored=stored,
+    )
     return job.run(turns)
+
+
+def _recipe_kept(url: str, recipe: Alloy) -> tuple[Store | None, Digest | None]:
+    """The store with the recipe in it, before anything is run for it."""
+    if not url:
+        return None, None
+    from forgekit.store import recipes
+    from forgekit.store.objects import open_store
+
+    store = open_store(url)
+    return store, recipes.add(store, recipe.data, where=recipe.where).digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +162,8 @@ class _Job:
     base: Path
     out: Path
     settings: Settings
+    store: Store | None = None
+    stored: Digest | None = None
 
     def run(self, turns: list[Turn]) -> Forged:
         self._take_out()
@@ -371,8 +402,13 @@ class _Job:
             done=state.done,
             measured=measured,
             environment=lock | {"seed": self.settings.seed},
+            kept=self.store is not None,
         )
         made = finish(run, self.out)
+        head = None
+        if self.store is not None:
+            self.settings.tell(0, 0, "store", "keeping")
+            head = keep(self.store, run, made.alloy, self.stored)
         if not self.settings.keep:
             shutil.rmtree(self.out / WORKSHOP, ignore_errors=True)
         return Forged(
@@ -382,6 +418,7 @@ class _Job:
             stages=made.stages,
             resumed=state.resumed,
             base=self.base,
+            chain=head,
         )
 
 

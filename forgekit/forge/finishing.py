@@ -17,6 +17,7 @@ from forgekit.checkpoint.writing import copy_file, link_or_copy, sync_folder, wr
 from forgekit.digest import Digest, is_plain_relative, sha256, sha256_file
 from forgekit.forge.environment import code_hash
 from forgekit.forge.inputs import Turn, corpora
+from forgekit.forge.keeping import retention
 from forgekit.forge.record import MODEL_FILES, Done, hash_of, is_model_file, is_weight
 
 SIDECARS = "forge"  # where an artifact keeps what its stages left beside the weights
@@ -49,6 +50,7 @@ class Run:
         done: every stage that ran, in order.
         measured: perplexities, the base's first.
         environment: what it ran on.
+        kept: whether a store holds the chain, and the records of the stages say so.
     """
 
     tree: Mapping[str, Any]
@@ -59,6 +61,7 @@ class Run:
     done: Sequence[tuple[Turn, Done]]
     measured: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
+    kept: bool = False
 
 
 def finish(run: Run, out: Path) -> Finished:
@@ -123,11 +126,19 @@ def _stages(run: Run, out: Path) -> tuple[list[Mapping[str, Any]], list[Any]]:
                 "outputHash": gone_to,
                 "reproducibility": stage.reproducibility,
                 "files": [{"filename": path, "sha256": value} for path, value in evidence.items()],
+                **_place(turn, came_from, gone_to, kept=run.kept),
                 **notes,
             }
         )
         came_from = gone_to
     return rows, benchmarks
+
+
+def _place(turn: Turn, came_from: str, gone_to: str, *, kept: bool) -> dict[str, str]:
+    """What a stage's record says of its place in a chain that is kept."""
+    if not kept:
+        return {}
+    return {"artifactHash": gone_to, "parentArtifactHash": came_from, "retention": retention(turn)}
 
 
 def _copy_corpora(run: Run, out: Path) -> None:
