@@ -12,6 +12,7 @@ from forgekit.attest.trust import KeySigner
 from tests.support.certificates import certified
 from tests.support.hub import Hub, Repo, repo_of, serving
 from tests.support.running import EMBEDDED, forgekit, python, without_catalog
+from tests.support.sigstore import Instance, token
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 STUDENT = EMBER / "eval" / "forgekit_mini" / "student_samples.jsonl"
@@ -96,6 +97,21 @@ def test_a_folder_is_signed_and_verified_by_certificate_and_by_an_encrypted_key(
 
     assert (ran.code, ran.json["signature"]["signer"]) == (0, "CN=The Lab, by its certificate")
     assert forgekit("attest", "model-sign", folder, *options).code == 2
+
+
+def test_a_folder_is_signed_and_verified_by_identity(tmp_path):
+    folder, instance = a_model(tmp_path / "m"), Instance()
+    who = ("lab@example.org", "https://login.example.org")
+
+    with instance.serving() as address:
+        trust = ("--trust-config", instance.write_trust(tmp_path / "trust.json", address))
+        signed = forgekit("attest", "model-sign", folder, "--keyless", "--identity-token", token(*who), *trust)
+    ran = forgekit("attest", "model-verify", folder, "--identity", who[0], "--issuer", who[1], *trust, "--json")
+
+    assert (signed.code, ran.code) == (0, 0), signed.err + ran.err
+    assert ran.json["signature"]["signer"] == "lab@example.org, certified by https://login.example.org"
+    again = forgekit("attest", "model-sign", folder, "--keyless", "--identity-token", token(*who), *trust)
+    assert (again.code, "Sigstore cannot be reached" in again.err) == (2, True)
 
 
 @pytest.fixture(scope="module")
