@@ -19,6 +19,7 @@ from forgekit import __version__
 from forgekit.cli import (
     attesting,
     catalogs,
+    evaluating,
     exporting,
     forging,
     inspecting,
@@ -103,7 +104,7 @@ _ATTEST_COMMANDS: dict[str, Callable[..., None]] = {
     "model-verify": model_signing.model_verify,
     "provenance": exporting.provenance,
     "bom": exporting.bom,
-    "evals": exporting.evals,
+    "evals": evaluating.evals,
     "verify": exporting.verify,
     "prove": proving.prove,
     "check-record": proving.check_record,
