@@ -160,7 +160,7 @@ def test_no_byte_of_a_bundle_by_certificate_can_be_changed(tmp_path):
     openssf.sign(a_model(tmp_path / "m", {"a": b"a"}), bundle, everything)
     data, trust = bundle.read_bytes(), ByCertificate(roots=(root,))
 
-    passed = [index for index, changed in flips(data) if index % 3 == 0 and not caught(changed, trust)]
+    passed = [index for index, changed in flips(data) if not caught(changed, trust)]
 
     assert passed == []
     assert not caught(data, trust)
