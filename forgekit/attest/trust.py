@@ -12,7 +12,7 @@ from typing import Any
 
 from forgekit.attest import algorithms, certificates
 from forgekit.attest.libraries import library
-from forgekit.errors import AttestationError, UnreachableError
+from forgekit.errors import AttestationError, ForgeError, UnreachableError
 
 CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 
@@ -211,20 +211,26 @@ def failure(verify: Callable[[], object]) -> str:
 @contextlib.contextmanager
 def told(where: str) -> Iterator[None]:
     """The library's many errors as ours."""
-    sigstore = library("sigstore.errors")
-    oidc = library("sigstore.oidc")
-    tuf = library("tuf.api.exceptions")
-    requests = library("requests.exceptions")
+    sigstore, oidc = library("sigstore.errors"), library("sigstore.oidc")
+    away = (library("requests.exceptions").RequestException, library("tuf.api.exceptions").DownloadError)
+    refused = (oidc.IdentityError, oidc.ExpiredIdentity, ValueError, KeyError, TypeError, OSError)
     try:
         yield
-    except (requests.RequestException, tuf.DownloadError, sigstore.TUFError) as error:
-        raise UnreachableError(
-            f"Sigstore cannot be reached: {_line(error)}",
-            where=where,
-            hint="key and certificate modes need no network",
-        ) from error
-    except (oidc.IdentityError, sigstore.Error, ValueError, KeyError, TypeError, OSError) as error:
+    except (*away, sigstore.NetworkError, sigstore.TUFError, oidc.IssuerError) as error:
+        raise _unreachable(error, where) from error
+    except (*refused, sigstore.Error) as error:
         raise AttestationError(f"the library refuses: {_line(error)}", where=where) from error
+    except ForgeError:
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("sigstore."):  # its clients of the authority and the log have their own
+            raise _unreachable(error, where) from error
+        raise
+
+
+def _unreachable(error: Exception, where: str) -> UnreachableError:
+    what = f"Sigstore cannot be reached, or gives no answer: {_line(error)}"
+    return UnreachableError(what, where=where, hint="key and certificate modes need no network")
 
 
 def _line(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "_cache"
@@ -50,6 +53,31 @@ def forgekit(
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def within(*arguments: object, env: Mapping[str, str] | None = None) -> Ran:
+    """Run ``forgekit`` in this process: for tests of many commands, and not of the process."""
+    from forgekit.cli import main
+
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    said = dict(env) if env is not None else without_catalog()
+    code: Any = 0
+    with (
+        contextlib.chdir(ROOT),
+        mock.patch.dict(os.environ, said, clear=True),
+        mock.patch.object(sys, "argv", ["forgekit", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+    return Ran(code or 0, *texts)
 
 
 def small_catalog(folder: Path) -> Path:

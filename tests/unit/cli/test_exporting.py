@@ -11,7 +11,8 @@ from forgekit.attest import algorithms, openssf
 from forgekit.attest.trust import KeySigner
 from tests.support.certificates import certified
 from tests.support.hub import Hub, Repo, repo_of, serving
-from tests.support.running import EMBEDDED, forgekit, python, without_catalog
+from tests.support.running import EMBEDDED, forgekit, python, within, without_catalog
+from tests.support.sigstore import Instance, token
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 STUDENT = EMBER / "eval" / "forgekit_mini" / "student_samples.jsonl"
@@ -26,7 +27,7 @@ def keys(tmp_path):
     private, public, registry = tmp_path / "key.pem", tmp_path / "key.pub", tmp_path / "keys.json"
     private.write_bytes(algorithms.private_pem(KEY))
     public.write_text(algorithms.public_text(KEY) + "\n")
-    assert forgekit("keys", "add", registry, "lab", public.read_text().strip(), "--owner", "The Lab").code == 0
+    assert within("keys", "add", registry, "lab", public.read_text().strip(), "--owner", "The Lab").code == 0
     return private, public, registry
 
 
@@ -56,7 +57,7 @@ def test_the_group_explains_every_command():
     ids=lambda arguments: " ".join(map(str, arguments[:1] + arguments[2:])),
 )
 def test_bad_usage_is_2(arguments):
-    ran = forgekit("attest", *arguments)
+    ran = within("attest", *arguments)
 
     assert (ran.code, ran.out) == (2, "")
 
@@ -68,18 +69,18 @@ def test_a_folder_is_signed_verified_and_refuted_once_it_is_changed(tmp_path, ke
     private, public, _ = keys
     folder = a_model(tmp_path / "m")
 
-    signed = forgekit("attest", "model-sign", folder, "--key", private, "--json")
+    signed = within("attest", "model-sign", folder, "--key", private, "--json")
     assert (signed.code, signed.json["files"]) == (0, 3)
-    assert forgekit("attest", "model-verify", folder, "--key", public).code == 0
+    assert within("attest", "model-verify", folder, "--key", public).code == 0
     (folder / "config.json").write_bytes(b"{}")
-    ran = forgekit("attest", "model-verify", folder, "--key", public, "--json")
+    ran = within("attest", "model-verify", folder, "--key", public, "--json")
     assert ran.code == 1
     assert ran.json["summary"] == {"confirmed": 2, "refuted": 1, "unproven": 0, "unchecked": 0}
     assert ran.json["signature"]["holds"] is True
     (folder / "model.sig").write_bytes(b"{}")
-    ran = forgekit("attest", "model-verify", folder, "--key", public)
+    ran = within("attest", "model-verify", folder, "--key", public)
     assert (ran.code, ran.out.split()[0]) == (1, "refuted")
-    assert forgekit("attest", "model-verify", folder, "--bundle", tmp_path / "absent", "--key", public).code == 2
+    assert within("attest", "model-verify", folder, "--bundle", tmp_path / "absent", "--key", public).code == 2
 
 
 def test_a_folder_is_signed_and_verified_by_certificate_and_by_an_encrypted_key(tmp_path):
@@ -91,11 +92,26 @@ def test_a_folder_is_signed_and_verified_by_certificate_and_by_an_encrypted_key(
     certificate, trusted = signer.write(tmp_path, "signer"), root.write(tmp_path, "root")
 
     options = ("--key", private, "--certificate", certificate, "--chain", trusted)
-    assert forgekit("attest", "model-sign", folder, *options, env=env).code == 0
-    ran = forgekit("attest", "model-verify", folder, "--certificate-chain", trusted, "--json")
+    assert within("attest", "model-sign", folder, *options, env=env).code == 0
+    ran = within("attest", "model-verify", folder, "--certificate-chain", trusted, "--json")
 
     assert (ran.code, ran.json["signature"]["signer"]) == (0, "CN=The Lab, by its certificate")
-    assert forgekit("attest", "model-sign", folder, *options).code == 2
+    assert within("attest", "model-sign", folder, *options).code == 2
+
+
+def test_a_folder_is_signed_and_verified_by_identity(tmp_path):
+    folder, instance = a_model(tmp_path / "m"), Instance()
+    who = ("lab@example.org", "https://login.example.org")
+
+    with instance.serving() as address:
+        trust = ("--trust-config", instance.write_trust(tmp_path / "trust.json", address))
+        signed = within("attest", "model-sign", folder, "--keyless", "--identity-token", token(*who), *trust)
+    ran = within("attest", "model-verify", folder, "--identity", who[0], "--issuer", who[1], *trust, "--json")
+
+    assert (signed.code, ran.code) == (0, 0), signed.err + ran.err
+    assert ran.json["signature"]["signer"] == "lab@example.org, certified by https://login.example.org"
+    again = within("attest", "model-sign", folder, "--keyless", "--identity-token", token(*who), *trust)
+    assert (again.code, "Sigstore cannot be reached" in again.err) == (2, True)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +196,7 @@ def test_a_signature_over_shards_cannot_be_held_to_a_listing(hub, tmp_path, keys
     ran = on_hub(hub, tmp_path, "org/honest", "--bundle", bundle)
     assert (ran.code, ran.out) == (3, "")
     assert "the signature is over shards by sha256, and the Hub lists the SHA-256 of whole files" in ran.err
-    assert forgekit("attest", "model-verify", folder, "--bundle", bundle, "--key", keys[1]).code == 0
+    assert within("attest", "model-verify", folder, "--bundle", bundle, "--key", keys[1]).code == 0
 
 
 def test_provenance_of_a_repository_holds_it_to_its_listing_without_the_weights(hub, tmp_path):
@@ -189,7 +205,7 @@ def test_provenance_of_a_repository_holds_it_to_its_listing_without_the_weights(
 
     ran = forgekit("attest", "provenance", "hf://org/ember", env=env, cwd=tmp_path)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == forgekit("attest", "provenance", EMBER).out
+    assert ran.out == within("attest", "provenance", EMBER).out
     ran = forgekit("attest", "provenance", "hf://org/other-ember", env=env, cwd=tmp_path)
     assert (ran.code, ran.out) == (1, "")
     assert not [path for path in served.seen if "resolve" in path and path.endswith("model.safetensors")]
@@ -230,19 +246,19 @@ def test_provenance_is_printed_or_signed_and_verified_against_the_artifact(tmp_p
     private, _, registry = keys
     out = tmp_path / "provenance.intoto.jsonl"
 
-    printed = forgekit("attest", "provenance", EMBER)
+    printed = within("attest", "provenance", EMBER)
     assert printed.json["predicateType"] == "https://slsa.dev/provenance/v1"
-    assert printed.out == forgekit("attest", "provenance", EMBER).out
-    assert forgekit("attest", "provenance", EMBER, "--key", private, "--key-id", "lab", "-o", out).code == 0
-    ran = forgekit("attest", "verify", out, "--keys", registry, "--target", EMBER, "--json")
+    assert printed.out == within("attest", "provenance", EMBER).out
+    assert within("attest", "provenance", EMBER, "--key", private, "--key-id", "lab", "-o", out).code == 0
+    ran = within("attest", "verify", out, "--keys", registry, "--target", EMBER, "--json")
     assert ran.code == 0
     (row,) = ran.json["statements"]
     assert (row["verdict"], row["owner"]) == ("confirmed", "The Lab")
     assert {file["verdict"] for file in row["files"]} == {"confirmed"}
     changed = shutil.copytree(EMBER, tmp_path / "changed")
     (changed / "model.safetensors").write_bytes(b"x")
-    assert forgekit("attest", "verify", out, "--keys", registry, "--target", changed).code == 1
-    assert forgekit("attest", "verify", out).code == 3
+    assert within("attest", "verify", out, "--keys", registry, "--target", changed).code == 1
+    assert within("attest", "verify", out).code == 3
 
 
 def test_nothing_is_stated_of_an_artifact_whose_files_are_others(tmp_path):
@@ -250,20 +266,20 @@ def test_nothing_is_stated_of_an_artifact_whose_files_are_others(tmp_path):
     (folder / "model.safetensors").write_bytes(b"x")
 
     for command in ("provenance", "bom"):
-        ran = forgekit("attest", command, folder, "-o", tmp_path / "out.json")
+        ran = within("attest", command, folder, "-o", tmp_path / "out.json")
         assert (ran.code, (tmp_path / "out.json").exists()) == (1, False)
         assert "refuted    model.safetensors" in ran.err
     (folder / "model.safetensors").unlink()
-    ran = forgekit("attest", "bom", folder)
+    ran = within("attest", "bom", folder)
     assert (ran.code, ran.json["bomFormat"]) == (0, "CycloneDX")
     assert "0 of 1 files are held to the alloy" in ran.err
 
 
 def test_source_date_epoch_dates_a_bill_of_materials():
-    dated = forgekit("attest", "bom", EMBER, env=without_catalog(SOURCE_DATE_EPOCH="86400"))
+    dated = within("attest", "bom", EMBER, env=without_catalog(SOURCE_DATE_EPOCH="86400"))
 
     assert dated.json["metadata"]["timestamp"] == "1970-01-02T00:00:00Z"
-    assert forgekit("attest", "bom", EMBER, env=without_catalog(SOURCE_DATE_EPOCH="now")).code == 2
+    assert within("attest", "bom", EMBER, env=without_catalog(SOURCE_DATE_EPOCH="now")).code == 2
 
 
 def test_confirmed_scores_are_attested_with_an_entry_for_the_hub_and_the_others_are_refused(tmp_path, keys):
@@ -271,7 +287,7 @@ def test_confirmed_scores_are_attested_with_an_entry_for_the_hub_and_the_others_
     out = tmp_path / "out"
     sign = ("--key", private, "--key-id", "lab", "--out", out, "--offline")
 
-    ran = forgekit(
+    ran = within(
         *("attest", "evals", "forgekit/ember-moe-tiny", *sign, "--hub-dataset", "forgekit_mini=forgekit/mini", "--json")
     )
 
@@ -282,17 +298,17 @@ def test_confirmed_scores_are_attested_with_an_entry_for_the_hub_and_the_others_
     text = (out / ".eval_results" / "forgekit_mini.yaml").read_text()
     assert "ember-moe-tiny/blob/main/attestations/forgekit_mini.intoto.jsonl" in text
     statement = out / "attestations" / "forgekit_mini.intoto.jsonl"
-    ran = forgekit("attest", "verify", statement, "--keys", registry, "--target", "forgekit/ember-moe-tiny")
+    ran = within("attest", "verify", statement, "--keys", registry, "--target", "forgekit/ember-moe-tiny")
     assert ran.code == 0
-    assert forgekit("keys", "revoke", registry, "lab").code == 0
-    assert forgekit("attest", "verify", statement, "--keys", registry).code == 1
+    assert within("keys", "revoke", registry, "lab").code == 0
+    assert within("attest", "verify", statement, "--keys", registry).code == 1
 
 
 def test_a_score_that_is_refuted_makes_no_statement(tmp_path, keys):
     out = tmp_path / "out"
 
     sign = ("--key", keys[0], "--key-id", "lab", "--out", out, "--offline")
-    ran = forgekit("attest", "evals", EMBEDDED / "counterexamples" / "inflated-score", *sign)
+    ran = within("attest", "evals", EMBEDDED / "counterexamples" / "inflated-score", *sign)
 
     assert ran.code == 1
     assert "nothing is attested (it is refuted: re-scoring gives" in ran.out
@@ -306,26 +322,26 @@ def test_one_record_is_proved_and_checked_without_the_others(tmp_path):
     proof, record = tmp_path / "proof.json", tmp_path / "record"
     record.write_bytes(STUDENT.read_bytes().splitlines()[5] + b"\n")
 
-    assert forgekit("attest", "prove", STUDENT, "--record", 5, "--out", proof).code == 0
+    assert within("attest", "prove", STUDENT, "--record", 5, "--out", proof).code == 0
     root = json.loads(proof.read_bytes())["root"]
-    ran = forgekit("attest", "check-record", record, proof, "--root", root, "--json")
+    ran = within("attest", "check-record", record, proof, "--root", root, "--json")
     assert (ran.code, ran.json["verdict"]) == (0, "confirmed")
-    assert forgekit("attest", "check-record", record, proof, "--root", "0" * 64).code == 1
+    assert within("attest", "check-record", record, proof, "--root", "0" * 64).code == 1
     record.write_bytes(record.read_bytes().replace(b"def", b"dfe"))
-    assert forgekit("attest", "check-record", record, proof, "--root", root).code == 1
-    assert forgekit("attest", "check-record", STUDENT, proof, "--root", root).code == 2
-    assert forgekit("attest", "check-record", record, STUDENT, "--root", root).code == 2
+    assert within("attest", "check-record", record, proof, "--root", root).code == 1
+    assert within("attest", "check-record", STUDENT, proof, "--root", root).code == 2
+    assert within("attest", "check-record", record, STUDENT, "--root", root).code == 2
 
 
 def test_one_file_of_a_data_set_is_proved_by_its_name(tmp_path):
     folder = a_model(tmp_path / "set")
 
-    made = forgekit("attest", "prove", folder, "--record", "config.json").json
+    made = within("attest", "prove", folder, "--record", "config.json").json
     (tmp_path / "proof.json").write_text(json.dumps(made))
     check = ("attest", "check-record", folder / "config.json", tmp_path / "proof.json", "--root", made["root"])
-    assert forgekit(*check).code == 0
+    assert within(*check).code == 0
     (folder / "config.json").write_bytes(b"{}")
-    assert forgekit(*check).code == 1
-    assert forgekit("attest", "prove", folder, "--record", "absent").code == 2
-    assert forgekit("attest", "prove", STUDENT, "--record", "-1").code == 2
-    assert forgekit("attest", "prove", STUDENT, "--record", "99").code == 2
+    assert within(*check).code == 1
+    assert within("attest", "prove", folder, "--record", "absent").code == 2
+    assert within("attest", "prove", STUDENT, "--record", "-1").code == 2
+    assert within("attest", "prove", STUDENT, "--record", "99").code == 2
