@@ -6,16 +6,21 @@ import json
 import shutil
 
 import pytest
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from forgekit import alloy, tiny
 from forgekit.alloy.pointer import find
 from forgekit.amending.difference import difference
+from forgekit.amending.migrate import migrate
 from forgekit.digest import sha256_file
 from forgekit.families import FAMILIES
+from forgekit.report.card import carded
+from forgekit.sources.folder import FolderSource
 from tests.support.hub import Hub, repo_of, serving
 from tests.support.models import base
+from tests.support.published import CATALOG, folder
 from tests.support.running import EMBEDDED, forgekit
 
 EMBER = "forgekit/ember-moe-tiny"
@@ -279,3 +284,20 @@ def test_a_repository_gets_all_files_in_one_commit_or_none(ember, tmp_path):
         nobody = forgekit("republish", EMBER, "--alloy", new, "--confirm", env=hub.environment(tmp_path))
         assert nobody.code == 2
         assert repo.files == before
+
+
+def test_published_alloys_need_no_migration_and_give_a_card_each(tmp_path):
+    published = copy_of(folder(CATALOG), tmp_path)
+
+    for source in map(FolderSource, published):
+        now = source.alloy()
+        assert migrate(source, now, source.alloy_name).files == {}
+        card = ModelCard(carded(source, now, source.alloy_name).after["README.md"].decode())
+        assert card.data.base_model == now.at("/source/baseModel")
+        assert (card.data.eval_results is None) == (not [r for r in now.at("/results/benchmarks", []) if "score" in r])
+
+
+def copy_of(catalog, tmp_path):
+    return [
+        shutil.copytree(path.parent, tmp_path / path.parent.name) for path in sorted(catalog.glob("*/*/*alloy.json"))
+    ]
