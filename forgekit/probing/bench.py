@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from forgekit.digest import sha256
 from forgekit.errors import CheckpointError, ForgeError, MachineError, SourceError
 from forgekit.findings import Verdict
 from forgekit.forms import Form
@@ -367,7 +368,7 @@ def plain_prompts(vocabulary: int) -> list[list[int]]:
 
 def text_hash(value: Any) -> str:
     """SHA-256 of a value as compact JSON."""
-    return "sha256:" + hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
+    return str(sha256(json.dumps(value, separators=(",", ":")).encode()))
 
 
 def matrix(

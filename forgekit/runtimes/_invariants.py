@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from forgekit.checkpoint.opening import PICKLES
 from forgekit.errors import CheckpointError
@@ -388,14 +387,6 @@ def names_a_class(form: Form) -> Iterator[Obstacle]:
             where=f"{form.where}/config.json",
             fix="keep the model_type of the base",
         )
-
-
-def value_at(tree: Mapping[str, Any], *path: str) -> Any:
-    """What stands at a path of keys; None where nothing does."""
-    found: Any = tree
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
 
 
 COMMON: tuple[Invariant, ...] = (readable, no_remote_code, tame_template, tame_tokenizer)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from forgekit.alloy.pointer import find
 from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
-from forgekit.runtimes._invariants import COMMON, TEXT, value_at, whole_heads
+from forgekit.runtimes._invariants import COMMON, TEXT, whole_heads
 
 
 class Driver:
@@ -65,7 +66,7 @@ def whole_engines(form: Form) -> Iterator[Obstacle]:
     """An engine folder holds one engine per rank that it was built for."""
     if form.kind != "tensorrt":
         return
-    world = value_at(form.config, "pretrained_config", "mapping", "world_size")
+    world = find(form.config, "/pretrained_config/mapping/world_size")
     ranks = sorted(name for name in form.sizes if name.startswith("rank") and name.endswith(".engine"))
     where = f"{form.where}/config.json"
     if not isinstance(world, int):
@@ -84,7 +85,7 @@ def whole_engines(form: Form) -> Iterator[Obstacle]:
             where=where,
             fix="publish rank0.engine and all that follow",
         )
-    length = value_at(form.config, "build_config", "max_seq_len")
+    length = find(form.config, "/build_config/max_seq_len")
     if isinstance(length, int) and length < 64:
         yield Obstacle(
             invariant="engine-limits",
