@@ -25,6 +25,7 @@ from pathlib import Path
 
 import forging
 import runtimes
+import store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -261,6 +262,7 @@ SECTIONS = {
     "profile": forging.profile,
     "probe": runtimes.probe,
     "preflight": runtimes.preflight,
+    "store": store.store,
 }
 HEAD = "| what / peer | forgekit | peer | ratio | goal or note |\n| --- | --- | --- | --- | --- |"
 

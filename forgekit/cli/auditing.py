@@ -57,11 +57,12 @@ def _audited(store: str | None, catalogs: list[str] | None, *, verify: bool) -> 
     from forgekit.store.catalogs import audit as of_alloys
 
     opened = opened_at(store) if store or not catalogs else there(url_of(None))
+    held = opened.held() if opened else {}
     if opened is not None:
-        yield from of_store(opened, verify=verify)
+        yield from of_store(opened, verify=verify, held=held)
     if catalogs:
         folders = open_catalogs(catalogs)
-        shelf = Shelf(opened, opened.held() if opened else {}, _Alloys(folders), verify)
+        shelf = Shelf(opened, held, _Alloys(folders), verify)
         for folder in folders:
             for one in _listed(folder):
                 yield one if not _is_listed(one) else next(of_alloys([one], shelf))

@@ -103,13 +103,16 @@ def walk(
     verify: bool = False,
     held: Mapping[bytes, int] | None = None,
     loader: Loader | None = None,
+    seen: set[bytes] | None = None,
 ) -> tuple[list[Break], int]:
-    """``breaks``, and how many links were walked."""
+    """``breaks``, and how many links were walked; their raw hashes are added to ``seen``."""
     found: list[Break] = []
     at: Digest | None = head
     child: Link | None = None
     count, attested_later = 0, False
     while at is not None and count < LONGEST:
+        if seen is not None:
+            seen.add(bytes.fromhex(at.hex))
         try:
             link = loader(at) if loader else load(store, at)
         except ForgeError as error:
@@ -148,20 +151,22 @@ def publish(store: Store, name: str, head: Digest) -> None:
         refs.write(store, f"{refs.PUBLISHED}/{name}/{head.hex}", {"publishedAt": store.clock()})
 
 
-def of_store(store: Store, *, verify: bool = False) -> Iterator[Audited]:
+def of_store(store: Store, *, verify: bool = False, held: Mapping[bytes, int] | None = None) -> Iterator[Audited]:
     """Every published chain, then every other chain by its last link.
+
+    Args:
+        held: as ``breaks`` takes it; listed here where None.
 
     Raises:
         StoreError: the refs cannot be listed.
     """
-    held = store.held()
+    held = store.held() if held is None else held
     loader = lru_cache(maxsize=64)(lambda digest: load(store, digest))  # chains of one forge share their beginnings
-    ended = set()
+    seen: set[bytes] = set()
     for name, head in published(store):
-        ended.add(head)
-        found, count = walk(store, head, is_published=True, verify=verify, held=held, loader=loader)
+        found, count = walk(store, head, is_published=True, verify=verify, held=held, loader=loader, seen=seen)
         yield Audited(chain=name, stages=count, breaks=tuple(found))
-    for head in _loose_ends(store, ended, loader):
+    for head in _loose_ends(store, seen, loader):
         found, count = walk(store, head, is_published=False, verify=verify, held=held, loader=loader)
         try:
             name = loader(head).chain
@@ -170,25 +175,18 @@ def of_store(store: Store, *, verify: bool = False) -> Iterator[Audited]:
         yield Audited(chain=name, stages=count, breaks=tuple(found), published=False)
 
 
-def _loose_ends(store: Store, ended: set[Digest], loader: Loader) -> list[Digest]:
-    """Links that no other link follows and that are not published."""
-    links = set(recorded(store))
-    if not links - ended:
-        return []
-    walked: set[Digest] = set()
-    waiting = list(ended)
+def _loose_ends(store: Store, seen: set[bytes], loader: Loader) -> list[Digest]:
+    """Links that were not walked, and that no other such link follows."""
+    links = sorted(digest for digest in recorded(store) if bytes.fromhex(digest.hex) not in seen)
     parents: set[Digest] = set()
-    for start in (*waiting, *sorted(links - ended)):
-        at: Digest | None = start
-        while at is not None and at not in walked:
-            walked.add(at)
-            try:
-                at = loader(at).parent
-            except ForgeError:
-                break
-            if at is not None:
-                parents.add(at)
-    return sorted(links - ended - parents)
+    for digest in links:
+        try:
+            parent = loader(digest).parent
+        except ForgeError:
+            continue  # told when its chain is walked
+        if parent is not None:
+            parents.add(parent)
+    return [digest for digest in links if digest not in parents]
 
 
 def _needed(store: Store, head: Digest) -> set[Digest]:

@@ -193,6 +193,33 @@ def test_a_collector_that_comes_at_any_step_of_a_writer_takes_nothing_it_needs(t
         assert fsck(store).faults == ()
 
 
+def test_a_publisher_that_comes_at_any_step_of_a_collector_is_refused_or_loses_nothing(tmp_path):
+    _, fuse, _, acts = half_forged(tmp_path / "count")
+    outcomes = set()
+    for step in range(steps_of(acts["collect"], fuse)):
+        store, fuse, links, acts = half_forged(tmp_path / str(step))
+        said = []
+
+        def publish(act=acts["publish"], said=said):
+            try:
+                act()
+                said.append("published")
+            except BrokenChainError:
+                said.append("refused")
+
+        writer = threading.Thread(target=publish)
+        fuse.during = lambda writer=writer: (writer.start(), writer.join(0.1))
+        fuse.left = step
+        acts["collect"]()
+        writer.join()
+
+        outcomes.add(said[0])
+        if said == ["published"]:
+            assert audit.breaks(store, links[-1], verify=True) == []
+        assert fsck(store).faults == ()
+    assert outcomes == {"published", "refused"}
+
+
 @pytest.mark.parametrize("name", ["publish", "append", "attest", "collect"])
 def test_whatever_is_stopped_at_any_step_leaves_a_store_that_is_whole_and_goes_on(tmp_path, name):
     _, fuse, _, acts = half_forged(tmp_path / "count")
