@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgekit.alloy.canonical import canonical
 from forgekit.checkpoint.opening import open_folder
 from forgekit.digest import Digest
 from forgekit.forge.inputs import FINAL, Turn
@@ -47,7 +48,7 @@ def keep(store: Store, run: Run, alloy: Path, recipe: Digest | None) -> Digest:
         BrokenChainError: what a published chain rests on cannot be had.
     """
     from forgekit.store import audit
-    from forgekit.store.chain import append
+    from forgekit.store.chain import append, attest
 
     chain = alloy.name.removesuffix(".alloy.json")
     files = {name: run.base / name for name in open_folder(run.base).files}
@@ -74,6 +75,8 @@ def keep(store: Store, run: Run, alloy: Path, recipe: Digest | None) -> Digest:
             run=alloy.read_bytes() if last else None,
             recipe=recipe,
         )
+        if passed := done.notes.get("links"):  # of runtimes, on these bytes
+            attest(store, at, canonical({"runtimes": passed}))
     if any(turn.step.type in FINAL for turn, _ in run.done):
         audit.publish(store, chain, at)
     return at

@@ -11,6 +11,8 @@ from forgekit.alloy.pointer import objects
 from forgekit.errors import MachineError, PlanError, ProofError
 from forgekit.findings import Verdict
 from forgekit.sources.folder import FolderSource
+from forgekit.store.chain import is_attested, walk
+from forgekit.store.objects import open_store
 from tests.support import engines
 from tests.support.matrix import converter_missing, missing
 from tests.support.models import a_recipe, forge_it, run_stage
@@ -44,7 +46,7 @@ def test_every_form_that_passes_becomes_a_link_to_its_bytes(tmp_path):
     chain = stages("pad", "gguf", "transformers", "llama_cpp", "publish")
     path = a_recipe("qwen2", chain, tmp_path / "r", target={"runtimes": ["transformers", "llama_cpp"]})
 
-    made = forge_it(path, tmp_path / "out")
+    made = forge_it(path, tmp_path / "out", store=str(tmp_path / "store"))
 
     whole, quantised = rows(made)
     files = {
@@ -63,6 +65,9 @@ def test_every_form_that_passes_becomes_a_link_to_its_bytes(tmp_path):
     kinds = {finding.claim.kind for finding in findings}
     assert kinds == {"runtime", "runtime-link", "quant-tier"}
     assert {finding.verdict for finding in findings} == {Verdict.CONFIRMED}, [f.reason for f in findings]
+    store = open_store(str(tmp_path / "store"))
+    attested = [link.stage for at, link in walk(store, made.chain) if is_attested(store, at)]
+    assert attested == ["validate-runtime", "validate-runtime"]
 
 
 def _verified(folder):
