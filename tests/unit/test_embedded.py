@@ -39,6 +39,9 @@ def test_the_minis_cover_every_family_and_every_stage_that_is_forged():
     assert stages >= {name for name, stage in STAGES.items() if stage.run} - {"deploy", "deliver"}
 
 
+pytestmark = pytest.mark.xdist_group("embedded")
+
+
 @pytest.fixture(scope="module")
 def report():
     ran = forgekit("verify", "--all", "--catalog", EMBEDDED, "--json")

@@ -21,7 +21,7 @@ from forgekit.sources.folder import FolderSource
 from tests.support.hub import Hub, repo_of, serving
 from tests.support.models import base
 from tests.support.published import CATALOG, folder
-from tests.support.running import EMBEDDED, forgekit
+from tests.support.running import EMBEDDED, forgekit, within
 
 EMBER = "forgekit/ember-moe-tiny"
 LEGACY = {
@@ -87,12 +87,12 @@ def test_two_documents_differ_where_and_only_where_a_field_differs(one, other):
 
 
 def test_a_legacy_results_file_becomes_an_alloy_that_promises_nothing_it_cannot_keep(legacy):
-    shown = forgekit("backfill", legacy)
+    shown = within("backfill", legacy)
     assert shown.code == 0
     assert "nothing was written; say --confirm" in shown.out
     assert not list(legacy.glob("*.alloy.json"))
 
-    assert forgekit("backfill", legacy, "--confirm").code == 0
+    assert within("backfill", legacy, "--confirm").code == 0
 
     tree = json.loads(the_alloy(legacy).read_text())
     assert [stage["type"] for stage in tree["stages"]] == ["prune", "train"]
@@ -100,10 +100,10 @@ def test_a_legacy_results_file_becomes_an_alloy_that_promises_nothing_it_cannot_
     assert tree["results"]["finalPerplexity"] == 2.92
     assert tree["results"]["integrity"]["fileHashes"][0]["sha256"] == sha256_file(legacy / "model.safetensors").hex
     assert "code" not in tree["results"]["integrity"], "nothing stands in for a hash that nobody took"
-    checked = forgekit("verify", legacy, "--offline", "--tier", "3", "--json")
+    checked = within("verify", legacy, "--offline", "--tier", "3", "--json")
     verdicts = {row["verdict"] for artifact in checked.json["artifacts"] for row in artifact["findings"]}
     assert "refuted" not in verdicts
-    again = forgekit("backfill", legacy)
+    again = within("backfill", legacy)
     assert again.code == 2
     assert "has an alloy already" in again.err
 
@@ -119,7 +119,7 @@ def test_a_legacy_results_file_becomes_an_alloy_that_promises_nothing_it_cannot_
 def test_a_results_file_that_says_too_little_is_refused(change, says, legacy):
     (legacy / "forging_results.json").write_text(json.dumps(LEGACY | change))
 
-    ran = forgekit("backfill", legacy, "--confirm")
+    ran = within("backfill", legacy, "--confirm")
 
     assert ran.code == 2
     assert says in ran.err
@@ -129,7 +129,7 @@ def test_a_results_file_that_says_too_little_is_refused(change, says, legacy):
 def test_without_training_steps_no_training_is_claimed(legacy):
     (legacy / "forging_results.json").write_text(json.dumps(LEGACY | {"training_steps": 0}))
 
-    forgekit("backfill", legacy, "--confirm")
+    within("backfill", legacy, "--confirm")
 
     tree = json.loads(the_alloy(legacy).read_text())
     assert [stage["type"] for stage in tree["stages"]] == ["prune"]
@@ -145,7 +145,7 @@ def test_a_derived_artifact_names_its_parent_by_hash_and_inherits_no_samples(emb
     (child / "ember-Q8_0.gguf").write_bytes(gguf_bytes([("t", (2, 2))], [("general.file_type", 4, b"\7\0\0\0")]))
     parent = alloy.read_file(the_alloy(ember))
 
-    ran = forgekit("derive", child, "--from", ember, "--kind", "gguf", "--confirm", "--json")
+    ran = within("derive", child, "--from", ember, "--kind", "gguf", "--confirm", "--json")
 
     assert ran.code == 0
     tree = json.loads(the_alloy(child).read_text())
@@ -157,7 +157,7 @@ def test_a_derived_artifact_names_its_parent_by_hash_and_inherits_no_samples(emb
     for row in tree["results"].get("benchmarks", []):
         assert row["inheritedFrom"] == "ember-moe-tiny"
         assert "resultHash" not in row
-    assert forgekit("derive", child, "--from", ember, "--kind", "gguf").out.startswith("nothing changes")
+    assert within("derive", child, "--from", ember, "--kind", "gguf").out.startswith("nothing changes")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_cannot_be_derived_is_refused(kind, says, ember, tmp_path):
     child = tmp_path / "child"
     child.mkdir()
 
-    ran = forgekit("derive", child, "--from", ember, "--kind", kind, "--confirm")
+    ran = within("derive", child, "--from", ember, "--kind", kind, "--confirm")
 
     assert ran.code == 2
     assert says in ran.err
@@ -178,15 +178,15 @@ def test_a_correction_changes_the_alloy_and_nothing_else(ember, tmp_path):
     before = snapshot(ember)
     new = edited(ember, tmp_path / "new.json", lambda tree: tree.update(description="Said better."))
 
-    shown = forgekit("republish", ember, "--alloy", new)
+    shown = within("republish", ember, "--alloy", new)
     assert "~ /description" in shown.out
     assert snapshot(ember) == before
 
-    assert forgekit("republish", ember, "--alloy", new, "--confirm").code == 0
+    assert within("republish", ember, "--alloy", new, "--confirm").code == 0
 
     after = snapshot(ember)
     assert {path for path in after if after[path] != before.get(path)} == {the_alloy(ember).name}
-    again = forgekit("republish", ember, "--alloy", new, "--confirm")
+    again = within("republish", ember, "--alloy", new, "--confirm")
     assert again.code == 2
     assert "nothing changes" in again.err
 
@@ -195,16 +195,16 @@ def test_a_score_that_changes_is_marked_with_what_stood_there_and_why(ember, tmp
     old = json.loads(the_alloy(ember).read_text())["results"]["benchmarks"][0]["score"]
     new = edited(ember, tmp_path / "new.json", lambda tree: tree["results"]["benchmarks"][0].update(score=old - 1))
 
-    silent = forgekit("republish", ember, "--alloy", new, "--confirm")
+    silent = within("republish", ember, "--alloy", new, "--confirm")
     assert silent.code == 2
     assert "nothing says why" in silent.err
 
-    forgekit("republish", ember, "--alloy", new, "--reason", "counted twice", "--confirm")
+    within("republish", ember, "--alloy", new, "--reason", "counted twice", "--confirm")
 
     row = json.loads(the_alloy(ember).read_text())["results"]["benchmarks"][0]
     assert row["scoreCorrection"]["previousValue"] == old
     assert row["scoreCorrection"]["reason"] == "counted twice"
-    assert forgekit("republish", ember, "--alloy", new).code == 2, "the same correction twice changes nothing"
+    assert within("republish", ember, "--alloy", new).code == 2, "the same correction twice changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_score_that_changes_is_marked_with_what_stood_there_and_why(ember, tmp
 def test_a_correction_that_is_none_is_refused(edit, says, ember, tmp_path):
     before = snapshot(ember)
 
-    ran = forgekit("republish", ember, "--alloy", edited(ember, tmp_path / "new.json", edit), "--confirm")
+    ran = within("republish", ember, "--alloy", edited(ember, tmp_path / "new.json", edit), "--confirm")
 
     assert ran.code == 2
     assert says in ran.err
@@ -234,23 +234,23 @@ def test_missing_hashes_are_taken_and_wrong_ones_are_left_to_be_found(ember):
     kept = json.loads(the_alloy(ember).read_text())["results"]["benchmarks"][0]["resultHash"]
     edited(ember, the_alloy(ember), forget)
 
-    assert forgekit("migrate", ember, "--confirm").code == 0
+    assert within("migrate", ember, "--confirm").code == 0
 
     assert json.loads(the_alloy(ember).read_text())["results"]["benchmarks"][0]["resultHash"] == kept
-    assert forgekit("migrate", ember).out.startswith("nothing changes")
+    assert within("migrate", ember).out.startswith("nothing changes")
     edited(ember, the_alloy(ember), lambda t: t["results"]["integrity"].update(modelHash="sha256:" + "1" * 64))
-    wrong = forgekit("migrate", ember, "--confirm")
+    wrong = within("migrate", ember, "--confirm")
     assert wrong.code == 2
     assert "a migration would hide it" in wrong.err
 
 
 def test_a_hash_of_the_single_file_becomes_the_manifest_s(legacy):
-    forgekit("backfill", legacy, "--confirm")
+    within("backfill", legacy, "--confirm")
     kept = json.loads(the_alloy(legacy).read_text())["results"]["integrity"]["modelHash"]
     file = sha256_file(legacy / "model.safetensors")
     edited(legacy, the_alloy(legacy), lambda t: t["results"]["integrity"].update(modelHash=str(file)))
 
-    ran = forgekit("migrate", legacy, "--confirm", "--json")
+    ran = within("migrate", legacy, "--confirm", "--json")
 
     assert [change["pointer"] for change in ran.json["changes"]] == ["/results/integrity/modelHash"]
     assert json.loads(the_alloy(legacy).read_text())["results"]["integrity"]["modelHash"] == kept

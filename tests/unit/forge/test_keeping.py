@@ -14,6 +14,7 @@ from forgekit.store.objects import key_of
 from tests.support.models import a_recipe, base, forge_it
 from tests.support.running import forgekit
 
+pytestmark = pytest.mark.xdist_group("keeping")
 CHAIN = [
     {"type": "prune", "strategy": "magnitude", "level": 0.25},
     {"type": "prune", "strategy": "magnitude", "level": 0.25, "retention": "until-superseded-and-attested"},

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from forgekit import alloy
 from forgekit.report.card import carded, plain
 from forgekit.sources.folder import FolderSource
-from tests.support.running import EMBEDDED, forgekit
+from tests.support.running import EMBEDDED, within
 
 EMBER = "forgekit/ember-moe-tiny"
 
@@ -50,11 +50,11 @@ def test_it_says_what_each_score_stands_on_and_how_to_check(ember):
 
 
 def test_card_and_alloy_hold_each_other_and_a_changed_card_is_refuted(ember):
-    assert forgekit("card", ember, "--confirm").code == 0
-    assert forgekit("card", ember).out.startswith("nothing changes")
+    assert within("card", ember, "--confirm").code == 0
+    assert within("card", ember).out.startswith("nothing changes")
 
     def verdict():
-        told = forgekit("verify", ember, "--offline", "--tier", "3", "--json").json
+        told = within("verify", ember, "--offline", "--tier", "3", "--json").json
         return next(r["verdict"] for a in told["artifacts"] for r in a["findings"] if r["kind"] == "card-hash")
 
     assert verdict() == "confirmed"

@@ -19,6 +19,7 @@ from forgekit.runtimes.coreml import elsewhere
 CORE = RUNTIMES["coreml"]
 WHY_NOT = unavailable(replace(CORE, elsewhere=str), None, Limits())
 pytestmark = [
+    pytest.mark.xdist_group("coreml"),
     pytest.mark.skipif(bool(WHY_NOT), reason=f"unchecked: {WHY_NOT}"),
     pytest.mark.skipif(not elsewhere(), reason="unchecked: here Core ML runs, and is asked to"),
 ]
