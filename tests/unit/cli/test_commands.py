@@ -11,7 +11,7 @@ import pytest
 
 from forgekit import __version__, digest
 from tests.support.builders import WRONG, an_alloy, mini_samples, write_alloy
-from tests.support.running import EMBEDDED, forgekit, small_catalog, without_catalog
+from tests.support.running import EMBEDDED, forgekit, small_catalog, within, without_catalog
 
 EMBER = EMBEDDED / "forgekit" / "ember-moe-tiny"
 STUDENT = EMBER / "eval" / "forgekit_mini" / "student_samples.jsonl"
@@ -23,7 +23,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_explains_itself(command):
-    ran = forgekit(*command, "--help")
+    ran = within(*command, "--help")
 
     assert ran.code == 0
     assert "Usage: forgekit " + " ".join(command) in ran.out
@@ -61,7 +61,7 @@ def test_something_refuted_is_1(tmp_path):
 
 
 def test_a_known_gap_is_0_and_marked():
-    ran = forgekit("verify", "counterexamples/tampered-weights")
+    ran = within("verify", "counterexamples/tampered-weights")
 
     assert ran.code == 0
     assert "[known: one bit of the weights was flipped on purpose]" in ran.out
@@ -73,7 +73,7 @@ def test_a_known_gap_that_closed_is_1(tmp_path):
     gap = "forgekit/ember-moe-tiny::/results/integrity/modelHash"
     (catalog / "known-gaps.toml").write_text(f'[gaps]\n"{gap}" = "said to be wrong"\n')
 
-    ran = forgekit("verify", "--all", "--catalog", catalog, "--tier", "3")
+    ran = within("verify", "--all", "--catalog", catalog, "--tier", "3")
 
     assert ran.code == 1
     assert gap in ran.err
@@ -88,7 +88,7 @@ def test_one_unreadable_entry_does_not_hide_the_others(tmp_path):
     (tmp_path / "cat" / "lab" / "bad").mkdir()
     (tmp_path / "cat" / "lab" / "bad" / "x.alloy.json").write_text("{")
 
-    ran = forgekit("verify", "--all", "--catalog", tmp_path / "cat", "--tier", "1")
+    ran = within("verify", "--all", "--catalog", tmp_path / "cat", "--tier", "1")
 
     assert ran.code == 2
     assert "cannot read lab/bad" in ran.out
@@ -96,7 +96,7 @@ def test_one_unreadable_entry_does_not_hide_the_others(tmp_path):
 
 
 def test_the_json_report_is_one_document_of_the_promised_shape(tmp_path):
-    ran = forgekit("verify", "--all", "--catalog", small_catalog(tmp_path), "--json")
+    ran = within("verify", "--all", "--catalog", small_catalog(tmp_path), "--json")
 
     report = ran.json
     assert report["schema"] == "forgekit.findings/1"
@@ -134,13 +134,13 @@ def test_two_runs_give_the_same_report_but_for_the_time_taken(tmp_path):
     ("only", "count"), [("/results/integrity/modelHash", 1), ("file-*", 0), ("file-hash", 1), ("*::/stages/*", 9)]
 )
 def test_claims_are_chosen_by_id_pattern_or_kind(only, count):
-    ran = forgekit("verify", "forgekit/ember-moe-tiny", "--only", only, "--json")
+    ran = within("verify", "forgekit/ember-moe-tiny", "--only", only, "--json")
 
     assert len(ran.json["artifacts"][0]["findings"]) == count
 
 
 def test_the_command_a_page_gives_to_check_again_works():
-    ran = forgekit("verify", "counterexamples/inflated-score", "--only", "/results/benchmarks/0/delta", "--json")
+    ran = within("verify", "counterexamples/inflated-score", "--only", "/results/benchmarks/0/delta", "--json")
 
     (finding,) = ran.json["artifacts"][0]["findings"]
     assert (finding["verdict"], finding["observed"]) == ("refuted", -4.1)
@@ -149,7 +149,7 @@ def test_the_command_a_page_gives_to_check_again_works():
 def test_the_catalog_can_come_from_the_environment(tmp_path):
     shutil.copytree(EMBER, tmp_path / "cat" / "lab" / "ember")
 
-    ran = forgekit("verify", "lab/ember", "--tier", "1", env=without_catalog(FORGEKIT_CATALOG=str(tmp_path / "cat")))
+    ran = within("verify", "lab/ember", "--tier", "1", env=without_catalog(FORGEKIT_CATALOG=str(tmp_path / "cat")))
 
     assert ran.code == 0
 
@@ -163,14 +163,14 @@ def test_without_a_catalog_all_is_bad_input(tmp_path):
 
 
 def test_an_oracle_can_be_asked_for():
-    ran = forgekit("verify", "forgekit/ember-moe-tiny", "--tier", "4", "--oracle", "evalplus-26d6d00", "--json")
+    ran = within("verify", "forgekit/ember-moe-tiny", "--tier", "4", "--oracle", "evalplus-26d6d00", "--json")
 
     for finding in ran.json["artifacts"][0]["findings"]:
         assert finding["evidence"]["oracles"] == ["evalplus-26d6d00"]
 
 
 def test_an_oracle_nobody_knows_leaves_the_score_unchecked():
-    ran = forgekit("verify", "forgekit/ember-moe-tiny", "--tier", "4", "--oracle", "mine", "--json")
+    ran = within("verify", "forgekit/ember-moe-tiny", "--tier", "4", "--oracle", "mine", "--json")
 
     assert ran.code == 3
     assert {f["verdict"] for f in ran.json["artifacts"][0]["findings"]} == {"unchecked"}
@@ -180,15 +180,15 @@ def test_an_oracle_nobody_knows_leaves_the_score_unchecked():
 
 
 def test_claims_lists_what_verify_settles():
-    listed = forgekit("claims", "forgekit/ember-moe-tiny", "--json").json["claims"]
-    settled = forgekit("verify", "forgekit/ember-moe-tiny", "--json").json["artifacts"][0]["findings"]
+    listed = within("claims", "forgekit/ember-moe-tiny", "--json").json["claims"]
+    settled = within("verify", "forgekit/ember-moe-tiny", "--json").json["artifacts"][0]["findings"]
 
     assert [claim["id"] for claim in listed] == [finding["id"] for finding in settled]
     assert len({claim["id"] for claim in listed}) == len(listed)
 
 
 def test_a_plan_names_family_stages_and_their_class():
-    ran = forgekit("plan", "forgekit/ember-moe-tiny")
+    ran = within("plan", "forgekit/ember-moe-tiny")
 
     assert ran.code == 0
     assert "family  qwen3_moe" in ran.out
@@ -196,10 +196,10 @@ def test_a_plan_names_family_stages_and_their_class():
 
 
 def test_a_plan_is_json_too(tmp_path):
-    good = forgekit("plan", "forgekit/ember-moe-tiny", "--json")
+    good = within("plan", "forgekit/ember-moe-tiny", "--json")
     tree = an_alloy()
     tree["source"]["architecture"] = "qwen2"
-    bad = forgekit("plan", write_alloy(tmp_path, tree), "--json")
+    bad = within("plan", write_alloy(tmp_path, tree), "--json")
 
     assert good.code == 0
     assert [step["resolved"] for step in good.json["steps"]] == [True, True, True]
@@ -208,7 +208,7 @@ def test_a_plan_is_json_too(tmp_path):
 
 
 def test_the_schema_validates_the_embedded_documents():
-    schema = forgekit("schema").json
+    schema = within("schema").json
 
     jsonschema.Draft202012Validator.check_schema(schema)
     for path in EMBEDDED.rglob("*.alloy.json"):
@@ -219,14 +219,14 @@ def test_the_schema_validates_the_embedded_documents():
 
 
 def test_a_folders_hashes_are_named_by_convention():
-    ran = forgekit("hash", EMBER, "--json")
+    ran = within("hash", EMBER, "--json")
 
     tree = json.loads((EMBER / "ember-moe-tiny.alloy.json").read_bytes())
     (model,) = ran.json["models"]
     assert model["modelHash"] == tree["results"]["integrity"]["modelHash"]
     assert model["convention"] == "manifest"
     assert model["concat"] == f"sha256:{digest.sha256_file(EMBER / 'model.safetensors').hex}"
-    text = forgekit("hash", EMBER).out
+    text = within("hash", EMBER).out
     assert "modelHash (manifest) of 1 files" in text
     assert "superseded concat hash" in text
 
@@ -234,14 +234,14 @@ def test_a_folders_hashes_are_named_by_convention():
 def test_the_hash_of_an_alloy_shows_its_short_form():
     path = EMBER / "ember-moe-tiny.alloy.json"
 
-    ran = forgekit("hash", path)
+    ran = within("hash", path)
 
     sha = digest.sha256_file(path).hex
     assert ran.out == f"{sha}  {path}  alloyHash {sha[:16]}\n"
 
 
 def test_a_folder_without_weights_says_so(tmp_path):
-    ran = forgekit("hash", tmp_path)
+    ran = within("hash", tmp_path)
 
     assert ran.code == 2
     assert "the folder holds no weight files" in ran.err
@@ -251,7 +251,7 @@ def test_a_folder_without_weights_says_so(tmp_path):
 
 
 def test_a_score_shows_failures_counts_data_set_self_check_and_isolation():
-    ran = forgekit("score", STUDENT, "-b", "forgekit_mini")
+    ran = within("score", STUDENT, "-b", "forgekit_mini")
 
     assert ran.code == 0
     assert "forgekit_mini pass@1 87.50 %  (21/24 by evalplus-0.3.1)" in ran.out
@@ -262,7 +262,7 @@ def test_a_score_shows_failures_counts_data_set_self_check_and_isolation():
 
 
 def test_a_score_is_json_too():
-    report = forgekit("score", STUDENT, "-b", "forgekit_mini", "--json").json
+    report = within("score", STUDENT, "-b", "forgekit_mini", "--json").json
 
     assert report["schema"] == "forgekit.score/1"
     assert {oracle: (s["passed"], s["n"]) for oracle, s in report["scores"].items()} == {
@@ -278,7 +278,7 @@ def test_irregular_records_are_listed_by_line_and_are_2(tmp_path):
     lines = mini_samples().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:5], b"{oops\n", *lines[6:], lines[0]]))
 
-    ran = forgekit("score", path, "-b", "forgekit_mini")
+    ran = within("score", path, "-b", "forgekit_mini")
 
     assert ran.code == 2
     for text in ("line 6: not JSON", "no record for Mini/5", "line 25: record 2 for Mini/0; the first is on line 1"):
@@ -325,7 +325,7 @@ def test_a_narrow_or_dumb_terminal_still_gets_whole_lines():
 
 
 def test_pages_are_written_where_asked(tmp_path):
-    ran = forgekit("verify", "--all", "--tier", "1", "--html", tmp_path / "a" / "b")
+    ran = within("verify", "--all", "--tier", "1", "--html", tmp_path / "a" / "b")
 
     assert Path(tmp_path / "a" / "b" / "index.html").is_file()
     assert f"report page: {tmp_path / 'a' / 'b' / 'index.html'}" in ran.err

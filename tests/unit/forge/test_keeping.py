@@ -12,7 +12,7 @@ from forgekit.errors import PlanError
 from forgekit.forge.executor import Settings
 from forgekit.store.objects import key_of
 from tests.support.models import a_recipe, base, forge_it
-from tests.support.running import forgekit
+from tests.support.running import forgekit, within
 
 pytestmark = pytest.mark.xdist_group("keeping")
 CHAIN = [
@@ -46,7 +46,7 @@ def alloy_in(folder):
 def test_the_chain_stands_whole_and_the_alloy_says_where_each_stage_came_from(kept):
     store, out, told = kept
 
-    audit = forgekit("store", "audit", "--store", store, "--verify", "--json")
+    audit = within("store", "audit", "--store", store, "--verify", "--json")
 
     assert audit.code == 0
     (chain,) = audit.json["chains"]
@@ -60,50 +60,50 @@ def test_the_chain_stands_whole_and_the_alloy_says_where_each_stage_came_from(ke
 def test_an_intermediate_deleted_by_hand_is_named_and_publishing_refused_until_it_is_restored(kept, store):
     link = kept[2]["chain"]
     middle = Digest.parse(json.loads(alloy_in(kept[1]).read_text())["results"]["stages"][0]["artifactHash"])
-    shown = forgekit("store", "get", middle, "--raw", "--to", store.parent / "manifest", "--store", store)
+    shown = within("store", "get", middle, "--raw", "--to", store.parent / "manifest", "--store", store)
     assert shown.code == 0
     (shard,) = json.loads((store.parent / "manifest").read_text())
     (store / key_of(Digest.parse(shard["sha256"]))).unlink()
 
-    audit = forgekit("store", "audit", "--store", store)
+    audit = within("store", "audit", "--store", store)
     assert audit.code == 1
     assert shard["sha256"] in audit.out
     assert "prune" in audit.out
-    refused = forgekit("store", "publish", "again", link, "--store", store)
+    refused = within("store", "publish", "again", link, "--store", store)
     assert refused.code == 2
     assert "the chain is broken and is not published" in refused.err
 
-    assert forgekit("store", "restore", "--from", kept[0], "--store", store).code == 0
+    assert within("store", "restore", "--from", kept[0], "--store", store).code == 0
 
-    assert forgekit("store", "audit", "--store", store, "--verify").code == 0
-    assert forgekit("store", "publish", "again", link, "--store", store).code == 0
+    assert within("store", "audit", "--store", store, "--verify").code == 0
+    assert within("store", "publish", "again", link, "--store", store).code == 0
 
 
 def test_nothing_of_a_published_chain_is_collected(store):
     before = sorted(path for path in (store / "objects").rglob("*") if path.is_file())
 
-    assert forgekit("store", "gc", "--confirm", "--store", store).code == 0
+    assert within("store", "gc", "--confirm", "--store", store).code == 0
 
     assert sorted(path for path in (store / "objects").rglob("*") if path.is_file()) == before
-    assert forgekit("store", "audit", "--store", store, "--verify").code == 0
+    assert within("store", "audit", "--store", store, "--verify").code == 0
 
 
 def test_an_alloy_edited_after_the_run_is_told_from_what_the_run_wrote(kept, tmp_path):
     store, out, told = kept
-    assert forgekit("store", "edits", alloy_in(out), told["chain"], "--store", store).code == 0
+    assert within("store", "edits", alloy_in(out), told["chain"], "--store", store).code == 0
     tree = json.loads(alloy_in(out).read_text())
     tree["stages"][0]["level"] = 0.5
     edited = tmp_path / "edited.alloy.json"
     edited.write_text(json.dumps(tree))
 
-    ran = forgekit("store", "edits", edited, told["chain"], "--store", store)
+    ran = within("store", "edits", edited, told["chain"], "--store", store)
 
     assert ran.code == 1
     assert "/stages/0/level is 0.5; the run wrote 0.25" in ran.out
 
 
 def test_the_recipe_is_kept_under_its_name_and_version(kept):
-    ran = forgekit("store", "recipes", "--store", kept[0], "--json")
+    ran = within("store", "recipes", "--store", kept[0], "--json")
 
     (row,) = ran.json["recipes"]
     assert row["recipe"].count("@") == 1

@@ -106,12 +106,12 @@ def test_a_busy_hub_is_asked_again(hub, env, status):
 def test_a_hub_that_stays_broken_is_unreachable_and_not_the_publishers_fault(hub, env):
     hub.faults["student_samples"] = [503] * 50
 
-    found = verdicts(verify(env, "--tier", "3"))["/results/benchmarks/0/resultHash"]
+    told = verdicts(verify(env, "--only", "/results/benchmarks/0/resultHash", "--only", "/results/benchmarks/0/score"))
+    found, score = told["/results/benchmarks/0/resultHash"], told["/results/benchmarks/0/score"]
 
     # its listing has the hash all the same
     assert found["verdict"] == "confirmed"
     assert "(not downloaded)" in found["reason"]
-    score = verdicts(verify(env, "--tier", "4"))["/results/benchmarks/0/score"]
     assert score["verdict"] == "unchecked"
     assert "503" in score["reason"]
 
