@@ -10,6 +10,7 @@ from forgekit import alloy
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import objects
 from forgekit.amending import Amendment
+from forgekit.amending.weights import model_hash
 from forgekit.errors import AlloyError
 
 MODEL_HASH = "/results/integrity/modelHash"
@@ -56,6 +57,14 @@ def _same_weights(now: Alloy, then: Alloy, *, migration: bool) -> None:
             hint="publish other weights as a version of their own; say --convention-migration if only the way "
             "it is computed changed",
         )
+    if now.at(MODEL_HASH) != then.at(MODEL_HASH):
+        listed = [row for _, row in objects(then.tree, "/results/integrity/fileHashes")]
+        if not listed or then.at(MODEL_HASH) != model_hash(listed):
+            raise AlloyError(
+                "the new modelHash is not what its files give by today's convention",
+                where=f"{then.where}#{MODEL_HASH}",
+                hint="forgekit migrate computes it",
+            )
     files = [
         {row.get("filename"): row.get("sha256") for _, row in objects(one.tree, "/results/integrity/fileHashes")}
         for one in (now, then)

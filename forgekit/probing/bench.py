@@ -156,7 +156,7 @@ class Bench:
             seen = answer.found["seen"]
             made = ", ".join(f"{value} {key}" for key, value in seen.items() if isinstance(value, int))
             return Verdict.UNCHECKED, f"{runtime.elsewhere()}; its graph is read ({made}), and not run", {"graph": seen}
-        if answer.outcome == "missing" or answer.said.startswith(LACKS):
+        if answer.outcome in ("missing", "memory", "time") or answer.said.startswith(LACKS):
             return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and its graph is not read: {answer.said}", {}
         return Verdict.REFUTED, f"its graph cannot be read: {answer.said}", {"asked": True}
 
@@ -171,6 +171,10 @@ class Bench:
         if fault:
             return Verdict.REFUTED, fault, {}
         loaded = "loads and generates, twice the same"
+        unread = str(found.get("notes", {}).get("tokenizer") or "")
+        if reference is None and unread:
+            verdict = Verdict.UNCHECKED if unread.startswith(LACKS) else Verdict.REFUTED
+            return verdict, f"it loads, and its tokenizer does not: {unread}", {}
         if reference is None:
             return Verdict.CONFIRMED, f"{loaded}; every tensor finds its place", {}
         if isinstance(reference, NoReference):

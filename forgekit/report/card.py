@@ -21,7 +21,6 @@ from forgekit.alloy.pointer import find, is_number, objects
 from forgekit.amending import Amendment, bytes_of
 from forgekit.attest.payload import document_hash
 from forgekit.checks import Settings
-from forgekit.errors import ForgeError
 from forgekit.findings import Verdict
 from forgekit.report import clean
 from forgekit.runtimes import find_runtime
@@ -203,10 +202,9 @@ def _limitations(now: Alloy) -> Iterator[str]:
 def _settled(source: Source) -> dict[str, int]:
     """Claims by verdict, from dispatch and hashes alone; those about the card itself are left out."""
     counted: Counter[str] = Counter()
-    try:
-        report = verify(source, Settings(offline=True), tiers=(1, 3))
-    except ForgeError:
-        return {}
+    report = verify(source, Settings(offline=True), tiers=(1, 3))
+    if report.error is not None:
+        raise report.error
     for finding in report.findings:
         if not finding.claim.pointer.startswith("/receipt"):
             counted[finding.verdict.value] += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from forgekit.checkpoint import gguf
 from forgekit.checkpoint.counting import SPLIT
+from forgekit.checkpoint.opening import read_file
 
 PIECE = 1 << 16  # blocks at a time, so that a thread that is no longer needed ends soon
 TYPES = {name: (number, size) for number, (name, _, size) in gguf.TYPES.items()}
@@ -20,42 +21,62 @@ class BlockCheck:
     """ggml's own check for NaN and impossible scales, over every tensor, also those that no prompt reaches.
 
     Raises:
-        OSError: this build has no such library, and ``AttributeError`` where the library has no such function.
+        OSError, AttributeError: this build has no such library, or the library no such function.
+        CheckpointError, ValueError: a file is none that can be walked here, or holds a type whose size is not known.
     """
 
     def __init__(self, library: Path, file: Path) -> None:
         self._valid = ctypes.CDLL(str(library)).ggml_validate_row_data
         self._valid.argtypes, self._valid.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_bool
-        self._file = file
+        self._parts = [(part, _header(part)) for part in _parts(file)]
         self._wrong = ""
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def result(self) -> str:
-        """The first tensor that is broken, once all are read; empty where none is."""
+        """The first tensor that is broken, once all are read; empty where none is.
+
+        Raises:
+            RuntimeError: not all could be read.
+        """
         self._thread.join()
+        if self._failed is not None:
+            raise RuntimeError(f"the blocks cannot be read: {self._failed}") from self._failed
         return self._wrong
 
     def _run(self) -> None:
-        parts = sorted(self._file.parent.glob("*.gguf")) if SPLIT.search(self._file.name) else [self._file]
-        for part in parts:
-            if SPLIT.sub("", part.name) == SPLIT.sub("", self._file.name):
-                self._wrong = self._wrong or next(self._broken(part), "")
+        try:
+            self._wrong = next((name for part, header in self._parts for name in self._broken(part, header)), "")
+        except Exception as error:  # noqa: BLE001 - told where the result is asked for
+            self._failed = error
 
-    def _broken(self, part: Path) -> Iterator[str]:
+    def _broken(self, part: Path, header: gguf.GgufHeader) -> Iterator[str]:
         with part.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
-            header = gguf.read_header(lambda start, size: data[start : start + size], len(data), str(part))
             whole: Any = ctypes.c_char.from_buffer(data)
             base = ctypes.addressof(whole)
             try:
                 for tensor in header.tensors:
-                    known = TYPES.get(tensor.dtype)
-                    if known is None or tensor.end is None:
-                        continue
-                    number, block = known
+                    number, block = TYPES[tensor.dtype]
+                    assert tensor.end is not None
                     for start in range(tensor.start, tensor.end, PIECE * block):
                         if not self._valid(number, base + start, min(PIECE * block, tensor.end - start)):
                             yield tensor.name
                             break
             finally:
                 del whole
+
+
+def _parts(file: Path) -> list[Path]:
+    if not SPLIT.search(file.name):
+        return [file]
+    stem = SPLIT.sub("", file.name)
+    return sorted(part for part in file.parent.glob("*.gguf") if SPLIT.sub("", part.name) == stem)
+
+
+def _header(part: Path) -> gguf.GgufHeader:
+    header = gguf.read_header(lambda start, size: read_file(part, start, size), part.stat().st_size, str(part))
+    strange = next((t for t in header.tensors if t.dtype not in TYPES or t.end is None), None)
+    if strange is not None:
+        raise ValueError(f"{strange.name} is of a type whose size is not known: {strange.dtype}")
+    return header

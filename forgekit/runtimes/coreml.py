@@ -48,13 +48,17 @@ class Driver:
         import coremltools
 
         package = Path(asked["path"])
+        if getattr(coremltools.models.utils, "_ModelPackage", None) is None:
+            raise ImportError("this build of coremltools cannot open packages")
         spec = coremltools.models.utils.load_spec(str(package))
+        stated = json.loads((package / MANIFEST).read_text("utf-8"))
+        root = (package / DATA / stated["itemInfoEntries"][stated["rootModelIdentifier"]]["path"]).parent
         given, made = ([part.name for part in side] for side in (spec.description.input, spec.description.output))
         strange = [name for name in given if name not in TOKENS + MASKS]
         if not set(given) & set(TOKENS) or strange or not made:
             raise ValueError(f"the graph takes {', '.join(given) or 'nothing'}: a language model's takes {TOKENS[0]}")
         operations = list(_operations(spec))
-        weights = list(_weights(operations, package / DATA))
+        weights = list(_weights(operations, root))
         return {
             "specification": spec.specificationVersion,
             "inputs": given,
@@ -104,15 +108,19 @@ def _operations(spec: Any) -> Iterator[Any]:
             waiting += operation.blocks
 
 
-def _weights(operations: list[Any], data: Path) -> Iterator[int]:
-    """Bytes of each weight that stands in a blob file. Raises ValueError where the file does not hold it."""
+def _weights(operations: list[Any], root: Path) -> Iterator[int]:
+    """Bytes of each weight that stands in a blob file beside the model, in the folder ``root``.
+
+    Raises:
+        ValueError: the file does not hold it.
+    """
     for operation in operations:
         for value in (operation.attributes[name] for name in sorted(operation.attributes)):
             if value.WhichOneof("value") == "blobFileValue":
                 name, at = value.blobFileValue.fileName, value.blobFileValue.offset
-                inside = data / "com.apple.CoreML" / name.removeprefix("@model_path/")
-                if not inside.resolve().is_relative_to(data.resolve()):
-                    raise ValueError(f"the graph reads {name}, which is outside the package")
+                inside = root / name.removeprefix("@model_path/")
+                if not inside.resolve().is_relative_to(root.resolve()):
+                    raise ValueError(f"the graph reads {name}, which is outside the model's folder")
                 yield _weight(inside, at, name)
 
 

@@ -126,13 +126,13 @@ class Driver:
 
 
 def _blocks(file: Path) -> BlockCheck | None:
-    """None where this build of llama.cpp keeps its check to itself."""
+    """None where this build keeps its check to itself or a file is not known well enough: llama.cpp checks it then."""
     import llama_cpp
 
     library = Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
     try:
         return BlockCheck(library, file)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, CheckpointError, ValueError):
         return None
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from forgekit.forms import Form
-from forgekit.runtimes import Obstacle, Runtime
+from forgekit.errors import CheckpointError
+from forgekit.forms import TOKENIZER, Form
+from forgekit.runtimes import LACKS, Obstacle, Runtime
 from forgekit.runtimes._invariants import COMMON, TEXT, whole_heads
 
 
@@ -41,13 +42,15 @@ class Driver:
             strategy = Strategy("full", device, "the reference is exact")
         model = load(folder, family, device=device, strategy=strategy, attention="eager" if device == "cpu" else None)
         self.model, self.device = model.text, device
-        self.words = None
+        self.words, notes = None, {}
         if asked.get("texts"):
             try:
                 self.words = tokenizer(folder)
-            except Exception:  # noqa: BLE001 - prompts are then made of ids
-                self.words = None
-        return {"faults": {kind: list(names) for kind, names in model.faults.items()}}
+            except CheckpointError as error:  # prompts are then made of ids
+                if (folder / TOKENIZER).is_file():
+                    lacks = isinstance(error.__cause__, ImportError)
+                    notes["tokenizer"] = f"{LACKS[0]}: {error.what}" if lacks else error.what
+        return {"faults": {kind: list(names) for kind, names in model.faults.items()}, **notes}
 
     def describe(self) -> dict[str, str]:
         import torch

@@ -244,6 +244,22 @@ def test_missing_hashes_are_taken_and_wrong_ones_are_left_to_be_found(ember):
     assert "a migration would hide it" in wrong.err
 
 
+@pytest.mark.parametrize(("stated", "code"), [("sha256:not-computed", 0), ("sha256:abc123", 2)])
+def test_words_in_place_of_a_hash_give_way_and_a_cut_hash_does_not(stated, code, ember):
+    edited(ember, the_alloy(ember), lambda t: t["results"]["integrity"].update(modelHash=stated))
+
+    assert within("migrate", ember, "--confirm").code == code
+
+
+def test_a_convention_s_new_hash_must_be_the_one_its_files_give(ember, tmp_path):
+    wrong = edited(ember, tmp_path / "n", lambda t: t["results"]["integrity"].update(modelHash="sha256:" + "0" * 64))
+
+    ran = within("republish", ember, "--alloy", wrong, "--convention-migration", "--confirm")
+
+    assert ran.code == 2
+    assert "is not what its files give by today's convention" in ran.err
+
+
 def test_a_hash_of_the_single_file_becomes_the_manifest_s(legacy):
     within("backfill", legacy, "--confirm")
     kept = json.loads(the_alloy(legacy).read_text())["results"]["integrity"]["modelHash"]

@@ -9,7 +9,7 @@ import pytest
 
 from forgekit import tiny
 from forgekit.checkpoint.gguf import read_header
-from forgekit.errors import SourceError
+from forgekit.errors import CheckpointError, SourceError
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
 from forgekit.forms import folder_forms
@@ -72,6 +72,46 @@ def test_what_is_no_number_is_found_where_no_prompt_reaches_too(kind, at, bad, q
 
     assert cell.verdict is R
     assert "token_embd.weight holds NaN, infinity or a block that cannot be" in cell.reason
+
+
+def test_weights_that_load_beside_a_tokenizer_that_does_not_are_refuted(tmp_path, bench):
+    folder = look_alike("qwen3", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "none there is"}}')
+
+    cell = probe(bench, folder, "transformers")
+
+    assert cell.verdict is R
+    assert "its tokenizer does not: the tokenizer cannot be read" in cell.reason
+
+
+def test_blocks_that_cannot_be_read_are_no_sound_blocks(tmp_path, monkeypatch):
+    from forgekit.runtimes import _blocks
+
+    file = tmp_path / "m.gguf"
+    file.write_bytes(GGUF_FILE)
+    library = tmp_path / "libggml-base.so"
+    monkeypatch.setattr(_blocks.ctypes, "CDLL", lambda _path: Library())
+    made = _blocks.BlockCheck(library, file)
+    assert made.result() == ""
+
+    made = _blocks.BlockCheck(library, file)
+    made._thread.join()
+    made._parts = [(tmp_path / "gone.gguf", made._parts[0][1])]
+    made._run()
+    with pytest.raises(RuntimeError, match="the blocks cannot be read"):
+        made.result()
+    file.write_bytes(GGUF_FILE[:40])
+    with pytest.raises(CheckpointError):
+        _blocks.BlockCheck(library, file)
+
+
+class Library:
+    """ggml's check, for a file whose blocks are all numbers."""
+
+    class ggml_validate_row_data:  # noqa: N801 - its name in the library
+        def __new__(cls, *_arguments):
+            return True
 
 
 @needs_llama
