@@ -116,14 +116,13 @@ def sha256_files(
     return {path: found[path] for path in paths}
 
 
-def model_hash(files: Iterable[tuple[str, str]]) -> Digest:
-    """The ``manifest`` convention: one hash over the names and hashes of the weight files.
+def manifest(files: Iterable[tuple[str, str]]) -> bytes:
+    """The bytes that a modelHash is of: JSON, each weight file's name and hash.
 
-    SHA-256 of the JSON list of ``{"filename", "sha256"}`` objects, sorted by
-    filename, keys sorted, no spaces, ASCII-escaped.
+    A list of ``{"filename", "sha256"}`` objects, sorted by filename, keys sorted, no spaces, ASCII-escaped.
 
     Args:
-        files: (repo-relative POSIX path, bare hex SHA-256) per weight file, in any order.
+        files: (repo-relative POSIX path, hex SHA-256) per weight file, in any order.
 
     Raises:
         DigestError: there are no files, a name stands twice, or a hash is malformed.
@@ -134,8 +133,17 @@ def model_hash(files: Iterable[tuple[str, str]]) -> Digest:
     names = [name for name, _ in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DigestError(f"{twice[0]!r} is listed twice")
-    manifest = [{"filename": name, "sha256": Digest.parse(value).hex} for name, value in entries]
-    return sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
+    rows = [{"filename": name, "sha256": Digest.parse(value).hex} for name, value in entries]
+    return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
+
+
+def model_hash(files: Iterable[tuple[str, str]]) -> Digest:
+    """The ``manifest`` convention: SHA-256 of the manifest of the weight files.
+
+    Raises:
+        DigestError: as ``manifest`` does.
+    """
+    return sha256(manifest(files))
 
 
 def concat_hash(paths: Iterable[Path], *, progress: Progress | None = None) -> Digest:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forgekit.alloy import write
-from forgekit.digest import Digest, sha256, sha256_file
-from forgekit.store.chain import Held, Link, manifest
+from forgekit.digest import Digest, manifest, sha256, sha256_file
+from forgekit.store.chain import Held, Link
 from forgekit.store.objects import key_of
 
 HERE = Path(__file__).parent
@@ -100,7 +100,7 @@ def synthetic(folder: Path) -> None:
         for stage in range(STAGES):
             data = f"{number} {stage}".encode()
             digest = put(folder, data)
-            listed = put(folder, manifest({"model.safetensors": digest}))
+            listed = put(folder, manifest([("model.safetensors", digest.hex)]))
             link = Link(
                 chain=name,
                 index=stage,

@@ -12,13 +12,16 @@ from typing import Annotated, Any, Literal
 from forgekit.alloy.node import Node, Whole
 from forgekit.errors import AlloyError
 
+Retention = Literal["permanent", "until-superseded-and-attested", "ephemeral"]
+"""How long what a stage made is kept."""
+
 
 class StageRecord(Node):
     """One step of a recipe: its type, and whatever parameters the type has."""
 
     type: str
     notes: str | None = None
-    retention: Literal["permanent", "until-superseded-and-attested", "ephemeral"] | None = None
+    retention: Retention | None = None
 
 
 class CodeAttestation(Node):

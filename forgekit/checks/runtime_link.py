@@ -12,11 +12,11 @@ from forgekit.checkpoint.counting import SPLIT
 from forgekit.checks import Check, Evidence, Found, confirmed, judge_hash_text, refuted, unchecked, unproven
 from forgekit.errors import DigestError, ForgeError
 from forgekit.findings import Claim, Finding, Verdict
+from forgekit.forge.inputs import FINAL
 from forgekit.forms import ADAPTER
 from forgekit.runtimes import find_runtime
 from forgekit.stages.validate_runtime import bytes_hash
 
-FINAL = ("package", "publish", "deploy", "deliver")
 LAYER = "forge: run validate-runtime on the bytes that are published"
 CHAIN = "/target/runtimes"
 
@@ -26,7 +26,7 @@ def claims(alloy: Alloy) -> Found:
         for place, link in objects(row, "/links") if row.get("type") == "validate-runtime" else ():
             yield pointer + place, link.get("artifactHash")
     declared = alloy.at(CHAIN)
-    ends = any(stage.get("type") in FINAL for _, stage in objects(alloy.tree, "/stages"))
+    ends = any(str(stage.get("type")) in FINAL for _, stage in objects(alloy.tree, "/stages"))
     ends = ends or isinstance(alloy.at("/results/integrity/signature"), dict)
     if isinstance(declared, list) and declared and ends:
         yield CHAIN, declared, "chain"

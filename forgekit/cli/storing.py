@@ -229,11 +229,11 @@ def _put_row(path: str, made: Put, type_: str) -> dict[str, Any]:
 
 def _manifest_row(store: Store, folder: Path, rows: list[tuple[str, Put]]) -> dict[str, Any]:
     """The manifest of a folder, stored; the hash is that of the artifact."""
-    from forgekit.store.chain import manifest
+    from forgekit.digest import manifest
     from forgekit.store.objects import MANIFEST
 
     inside = [(Path(path), made) for path, made in rows if Path(path).is_relative_to(folder)]
-    data = manifest({path.relative_to(folder).as_posix(): made.digest for path, made in inside})
+    data = manifest((path.relative_to(folder).as_posix(), made.digest.hex) for path, made in inside)
     digest = store.put(data, MANIFEST, origin=str(folder.absolute()))
     return {"object": str(digest), "size": len(data), "type": MANIFEST, "how": "made", "path": str(folder)}
 

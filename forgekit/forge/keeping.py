@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgekit.alloy.canonical import canonical
+from forgekit.alloy.schema import Retention
 from forgekit.checkpoint.opening import open_folder
 from forgekit.digest import Digest
 from forgekit.forge.inputs import FINAL, Turn
@@ -14,7 +15,6 @@ from forgekit.forge.record import is_model_file, is_weight
 
 if TYPE_CHECKING:
     from forgekit.forge.finishing import Run
-    from forgekit.store.chain import Retention
     from forgekit.store.objects import Store
 
 KEPT: Retention = "permanent"  # where a stage does not say

@@ -13,10 +13,10 @@ from typing import Any
 
 from forgekit.alloy import Alloy
 from forgekit.alloy.pointer import objects
-from forgekit.digest import Digest, fault, sha256
+from forgekit.digest import Digest, fault, model_hash
 from forgekit.errors import ForgeError
 from forgekit.store.audit import Audited, Break
-from forgekit.store.chain import RETENTIONS, last_of, manifest, parse_manifest
+from forgekit.store.chain import RETENTIONS, last_of, parse_manifest
 from forgekit.store.objects import Store
 
 OWN_HASH = "/results/integrity/modelHash"
@@ -175,7 +175,7 @@ def _hosted(one: Listed, stated: str) -> bool:
     }
     if not rows or not set(rows.values()) <= set(one.hashes) or any(map(fault, rows.values())):
         return False
-    return str(sha256(manifest({name: Digest.parse(value) for name, value in rows.items()}))) == stated
+    return str(model_hash(rows.items())) == stated
 
 
 def _parent(one: Listed, shelf: Shelf, told: _Told) -> None:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from forgekit.digest import Digest, is_plain_relative, model_hash, sha256
+from forgekit.alloy.schema import Retention
+from forgekit.digest import Digest, is_plain_relative, manifest, model_hash, sha256
 from forgekit.errors import AbsentError, DigestError, StoreError, TamperedError
 from forgekit.store import refs
 from forgekit.store.objects import LINK, MANIFEST, RUN, Store
 
 SCHEMA = "forgekit.link/1"
-Retention = Literal["permanent", "until-superseded-and-attested", "ephemeral"]
 RETENTIONS: tuple[Retention, ...] = get_args(Retention)
 LONGEST = 10_000  # links of one chain; a chain cannot loop, but a record can be absurd
 
@@ -145,12 +145,6 @@ class Link:
         return link
 
 
-def manifest(files: Mapping[str, Digest]) -> bytes:
-    """The bytes whose SHA-256 is the modelHash of these files."""
-    rows = [{"filename": name, "sha256": digest.hex} for name, digest in sorted(files.items())]
-    return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
-
-
 def parse_manifest(data: bytes, where: str) -> list[tuple[str, Digest]]:
     """(name, hash) of the files of an artifact.
 
@@ -224,7 +218,7 @@ def record(store: Store, link: Link) -> Digest:
     digest = sha256(data)
     named = (*link.content, *link.records)
     with store.leased({digest, *(one for one, _, _ in named)}):
-        store.place(link.artifact, manifest({held.name: held.digest for held in link.files}), MANIFEST)
+        store.place(link.artifact, manifest((held.name, held.digest.hex) for held in link.files), MANIFEST)
         for one, size, what in named:
             found = store.size(one)
             if found is None or size not in (None, found):
