@@ -16,6 +16,8 @@ PREDICATE = "https://model_signing/signature/v1.0"
 Mode = Literal["key", "certificate", "keyless"]
 MATERIALS: Mapping[str, Mode] = {"publicKey": "key", "x509CertificateChain": "certificate", "certificate": "keyless"}
 LOGGED = {"tlogEntries", "timestampVerificationData"}
+# what is bytes in them: Sigstore's protobuf-specs, sigstore_rekor.proto and sigstore_bundle.proto
+LOGGED_BYTES = {"keyId", "signedEntryTimestamp", "rootHash", "hashes", "canonicalizedBody", "signedTimestamp"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,8 @@ def read(data: bytes) -> Bundle:
         raise AttestationError("it has not one verification material")
     if modes[0] == "keyless" and not material.get("tlogEntries"):
         raise AttestationError("it has no entry of a transparency log")
+    for field in LOGGED & material.keys():
+        _spelled(material[field], field)
     statement = parse(_payload(envelope), where="the payload")
     return Bundle(mode=modes[0], statement=statement, chain=_chain(material, modes[0]), **_stated(statement))
 
@@ -95,6 +99,18 @@ def _chain(material: Mapping[str, Any], mode: Mode) -> tuple[bytes, ...]:
         _only(row, {"rawBytes"}, "a certificate")
         found.append(base64s.decode(row.get("rawBytes"), "a certificate"))
     return tuple(found)
+
+
+def _spelled(tree: Any, name: str) -> None:
+    """Hold all bytes in a log's entries to the one spelling of them; the library takes any."""
+    if isinstance(tree, dict):
+        for field, value in tree.items():
+            _spelled(value, field)
+    elif isinstance(tree, list):
+        for value in tree:
+            _spelled(value, name)
+    elif name in LOGGED_BYTES:
+        base64s.decode(tree, name)
 
 
 def _only(tree: Mapping[str, Any], known: set[str], what: str) -> None:
