@@ -149,13 +149,21 @@ class Bench:
         here = unavailable(replace(runtime, elsewhere=str), form, self.limits)
         if here:
             return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and its graph is not read: {here}", {}
-        assert form.path is not None
-        self.tell(f"{runtime.title}: reading {form.name}")
-        answer = self._put_to(runtime, {"path": str(form.path.resolve()), "inspect": True})
+        try:
+            ready = self._ready(form, runtime)
+        except MachineError as error:
+            return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and it is not converted here: {error.what}", {}
+        assert ready.path is not None
+        self.tell(f"{runtime.title}: reading {ready.name}")
+        answer = self._put_to(runtime, {"path": str(ready.path.resolve()), "inspect": True})
         if answer.outcome == "answered":
             seen = answer.found["seen"]
             made = ", ".join(f"{value} {key}" for key, value in seen.items() if isinstance(value, int))
-            return Verdict.UNCHECKED, f"{runtime.elsewhere()}; its graph is read ({made}), and not run", {"graph": seen}
+            more: dict[str, Any] = {"graph": seen}
+            graph = "its graph"
+            if ready is not form:
+                graph, more["convertedFrom"] = "it is converted here, the graph", form.name or "the checkpoint"
+            return Verdict.UNCHECKED, f"{runtime.elsewhere()}; {graph} is read ({made}), and not run", more
         if answer.outcome in ("missing", "memory", "time") or answer.said.startswith(LACKS):
             return Verdict.UNCHECKED, f"{runtime.elsewhere()}, and its graph is not read: {answer.said}", {}
         return Verdict.REFUTED, f"its graph cannot be read: {answer.said}", {"asked": True}

@@ -324,7 +324,7 @@ CASES = [
     # the runtime matrix
     Case("runtime", "/target/runtimes/0", U, "headers cannot be read", here={MODEL: None}),
     Case("runtime", "/target/runtimes/0", U, "no probe is named 'abacus'", tree={"/target/runtimes/0": "abacus"}),
-    Case("runtime", "/target/runtimes/0", P, "Core ML reads mlpackage", tree={"/target/runtimes/0": "CoreML"}),
+    Case("runtime", "/target/runtimes/0", P, "ONNX Runtime reads onnx", tree={"/target/runtimes/0": "onnxruntime"}),
     Case(
         "quant-tier",
         "/stages/3/quantTypes/0",

@@ -361,10 +361,10 @@ def test_an_engine_that_is_not_installed_is_unchecked_and_says_how_to_get_it():
 
 
 def test_an_artifact_without_anything_for_a_runtime_is_unproven():
-    cell = foretold(folder_forms(base("qwen2")), [RUNTIMES["coreml"]])[0]
+    cell = foretold(folder_forms(base("qwen2")), [RUNTIMES["onnxruntime"]])[0]
 
     assert cell.verdict is P
-    assert cell.reason == "Core ML reads mlpackage, and the artifact ships safetensors"
+    assert cell.reason == "ONNX Runtime reads onnx, and the artifact ships safetensors"
 
 
 def test_headers_that_cannot_be_had_are_unchecked_and_not_held_against_the_publisher():

@@ -173,8 +173,8 @@ def test_what_an_engine_does_to_itself_ends_the_stage_and_not_the_forge(driver, 
 
 
 def test_a_runtime_for_which_nothing_was_made_is_an_error(tmp_path):
-    with pytest.raises(ProofError, match="Core ML reads mlpackage, and the stages before made safetensors"):
-        run_stage("validate-runtime", "qwen2", tmp_path, runtime="coreml")
+    with pytest.raises(ProofError, match="ONNX Runtime reads onnx, and the stages before made safetensors"):
+        run_stage("validate-runtime", "qwen2", tmp_path, runtime="onnxruntime")
 
 
 @needs_transformers
