@@ -9,8 +9,8 @@ that are asked for are loaded.
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -64,17 +64,33 @@ class Registry(Mapping[str, P]):
         """
         if name in self._loaded:
             return self._loaded[name]
+        value = self._file(name)
+        if value:
+            module, _, constant = value.partition(":")
+            return self._kept(name, value, getattr(importlib.import_module(module), constant))
         point = self._points.get(name)
         if point is None:
+            import difflib
+
             near = difflib.get_close_matches(name, self._points, n=1)
             raise UnknownNameError(
                 f"no {self.kind} is named {name!r}",
                 where=f"{self.package}: {', '.join(self) or 'empty'}",
                 hint=f"{near[0]!r}" if near else f"add {self.file_for(name)}",
             )
-        part = point.load()
+        return self._kept(name, point.value, point.load())
+
+    def _file(self, name: str) -> str:
+        """The constant in the file of that name, found without asking every installed package; empty where none is."""
+        stem = name.replace("-", "_") if self.hyphens else name
+        if not stem.isidentifier() or stem.startswith("_") or (self.hyphens and "_" in name):
+            return ""
+        module = f"{self.package}.{stem}"
+        return f"{module}:{self.kind.upper()}" if importlib.util.find_spec(module) else ""
+
+    def _kept(self, name: str, value: str, part: object) -> P:
         if not isinstance(part, self.of) or part.name != name:
-            raise PartError(f"{point.value} is not a {self.of.__name__} named {name!r}", where=f"got {part!r}")
+            raise PartError(f"{value} is not a {self.of.__name__} named {name!r}", where=f"got {part!r}")
         self._loaded[name] = part
         return part
 

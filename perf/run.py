@@ -32,6 +32,7 @@ ROOT = HERE.parent
 PYTHON = sys.executable
 FORGEKIT = [PYTHON, "-m", "forgekit"]
 MIB = 1 << 20
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode, and so have the peers
 
 
 @dataclass(frozen=True)

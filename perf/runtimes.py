@@ -121,7 +121,7 @@ def _llama() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         small = Path(scratch) / "dense"
         tiny.write(FAMILIES["qwen3"], small)
-        for layers, count in ((1, 1), (4, 1), (14, 1), (14, 4)):
+        for layers, count in ((1, 1), (4, 1), (14, 1), (28, 1), (14, 4)):
             file = Path(scratch) / f"{layers}.gguf"
             try:
                 _made(llama_cpp.convert, layers, small, file)

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import resource
+import select
 import signal
 import struct
 import sys
@@ -191,9 +192,12 @@ def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]
 def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, int]:
     """(why it was stopped, how it ended, the most memory it had); returns when the worker has ended."""
     peak, stopped = 0, ""
+    ended = _ending(worker)
     while True:
         done, status = os.waitpid(worker, os.WNOHANG)
         if done:
+            for handle in ended:
+                os.close(handle)
             return stopped, status, peak
         peak = max(peak, _peak(worker))
         if not stopped:
@@ -203,7 +207,15 @@ def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, 
                 stopped = "memory"
             if stopped:
                 os.kill(worker, signal.SIGKILL)
-        time.sleep(POLL)
+        select.select(ended, [], [], POLL)
+
+
+def _ending(worker: int) -> list[int]:
+    """A descriptor that can be read once the worker has ended; none where the system has no such thing."""
+    try:
+        return [os.pidfd_open(worker)]
+    except (AttributeError, OSError):
+        return []
 
 
 def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:

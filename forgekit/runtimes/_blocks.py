@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from forgekit.checkpoint import gguf
 from forgekit.checkpoint.counting import SPLIT
 from forgekit.checkpoint.opening import read_file
+from forgekit.errors import CheckpointError
 
-PIECE = 1 << 16  # blocks at a time, so that a thread that is no longer needed ends soon
+PIECE = 1 << 20  # bytes at a time, so that a thread that is no longer needed ends soon
 TYPES = {name: (number, size) for number, (name, _, size) in gguf.TYPES.items()}
 
 
@@ -22,20 +21,21 @@ class BlockCheck:
 
     Raises:
         OSError, AttributeError: this build has no such library, or the library no such function.
-        CheckpointError, ValueError: a file is none that can be walked here, or holds a type whose size is not known.
     """
 
     def __init__(self, library: Path, file: Path) -> None:
         self._valid = ctypes.CDLL(str(library)).ggml_validate_row_data
         self._valid.argtypes, self._valid.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_bool
-        self._parts = [(part, _header(part)) for part in _parts(file)]
-        self._wrong = ""
+        self._file = file
+        self._wrong: str | None = None
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def result(self) -> str:
+    def result(self) -> str | None:
         """The first tensor that is broken, once all are read; empty where none is.
+
+        None where a file is none that can be walked here, or holds a type whose size is not known.
 
         Raises:
             RuntimeError: not all could be read.
@@ -47,24 +47,29 @@ class BlockCheck:
 
     def _run(self) -> None:
         try:
-            self._wrong = next((name for part, header in self._parts for name in self._broken(part, header)), "")
+            parts = [(part, _header(part)) for part in _parts(self._file)]
+        except (OSError, CheckpointError, ValueError):
+            return
+        try:
+            self._wrong = next((name for part, header in parts for name in self._broken(part, header)), "")
         except Exception as error:  # noqa: BLE001 - told where the result is asked for
             self._failed = error
 
     def _broken(self, part: Path, header: gguf.GgufHeader) -> Iterator[str]:
-        with part.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
-            whole: Any = ctypes.c_char.from_buffer(data)
-            base = ctypes.addressof(whole)
-            try:
-                for tensor in header.tensors:
-                    number, block = TYPES[tensor.dtype]
-                    assert tensor.end is not None
-                    for start in range(tensor.start, tensor.end, PIECE * block):
-                        if not self._valid(number, base + start, min(PIECE * block, tensor.end - start)):
-                            yield tensor.name
-                            break
-            finally:
-                del whole
+        room = ctypes.create_string_buffer(PIECE)  # read, not mapped: an engine that maps the file is not kept waiting
+        with part.open("rb", buffering=0) as file:
+            for tensor in header.tensors:
+                number, block = TYPES[tensor.dtype]
+                assert tensor.end is not None
+                step = PIECE // block * block
+                for start in range(tensor.start, tensor.end, step):
+                    size = min(step, tensor.end - start)
+                    file.seek(start)
+                    if file.readinto(memoryview(room)[:size]) != size:
+                        raise OSError(f"{part.name} ends within {tensor.name}")
+                    if not self._valid(number, ctypes.addressof(room), size):
+                        yield tensor.name
+                        break
 
 
 def _parts(file: Path) -> list[Path]:

@@ -30,8 +30,11 @@ class Driver:
 
     @staticmethod
     def warm() -> None:
+        import logging
+
         import llama_cpp
 
+        logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # a load says a thousand lines otherwise
         llama_cpp.llama_backend_init()
 
     def load(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,15 +43,9 @@ class Driver:
         import llama_cpp
 
         llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = -1 if asked["device"] == "cuda" else 0
-        self.blocks = _blocks(Path(asked["path"]))
-        params.check_tensors = self.blocks is None  # llama.cpp's own check makes everything else wait
-        if hasattr(params, "use_extra_bufts"):
-            params.use_extra_bufts = False  # AMX repacking ends in SIGILL where tiles are not permitted
-        self.model = llama_cpp.llama_model_load_from_file(str(asked["path"]).encode(), params)
-        if not self.model:
-            raise RuntimeError("llama.cpp does not load the file")
+        self.path, self.device = str(asked["path"]), asked["device"]
+        self.blocks = _blocks(Path(self.path))
+        self.model = self._open(checked=self.blocks is None)
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = 256
         settings.n_threads = settings.n_threads_batch = asked["threads"]
@@ -61,12 +58,34 @@ class Driver:
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(self.words)
         text = ctypes.create_string_buffer(256)
         llama_cpp.llama_model_desc(self.model, text, 256)
-        self.device = asked["device"]
         return {"description": text.value.decode("utf-8", "replace")}
+
+    def _open(self, *, checked: bool) -> Any:
+        """The model.
+
+        Args:
+            checked: llama.cpp looks for what is no number in all of it first, and everything else waits.
+
+        Raises:
+            RuntimeError: llama.cpp does not load it.
+        """
+        import llama_cpp
+
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = -1 if self.device == "cuda" else 0
+        params.check_tensors = checked
+        if hasattr(params, "use_extra_bufts"):
+            params.use_extra_bufts = False  # AMX repacking ends in SIGILL where tiles are not permitted
+        model = llama_cpp.llama_model_load_from_file(self.path.encode(), params)
+        if not model:
+            raise RuntimeError("llama.cpp does not load the file")
+        return model
 
     def check(self) -> None:
         """Raises RuntimeError: a tensor holds what is no number."""
         wrong = self.blocks.result() if self.blocks is not None else ""
+        if wrong is None:  # llama.cpp can walk what we cannot
+            self._open(checked=True)
         if wrong:
             raise RuntimeError(f"{wrong} holds NaN, infinity or a block that cannot be")
 
@@ -126,13 +145,13 @@ class Driver:
 
 
 def _blocks(file: Path) -> BlockCheck | None:
-    """None where this build keeps its check to itself or a file is not known well enough: llama.cpp checks it then."""
+    """None where this build keeps its check to itself: llama.cpp checks while it loads then."""
     import llama_cpp
 
     library = Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
     try:
         return BlockCheck(library, file)
-    except (OSError, AttributeError, CheckpointError, ValueError):
+    except (OSError, AttributeError):
         return None
 
 

@@ -82,3 +82,18 @@ def test_names_are_exact():
     assert "expert-prune" in STAGES
     assert "expert_prune" not in STAGES
     assert STAGES.get("nope") is None
+
+
+def test_a_part_that_has_a_file_is_found_without_asking_what_is_installed(monkeypatch):
+    def asked(_group):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(registry, "installed", asked)
+
+    assert Registry("family", "forgekit.families", Family)["qwen3_moe"] is FAMILIES["qwen3_moe"]
+
+
+@pytest.mark.parametrize("name", ["expert_prune", "_base", "base.x", ".base", "", "no such"])
+def test_only_the_exact_name_of_a_part_leads_to_its_file(name):
+    with pytest.raises(UnknownNameError):
+        STAGES[name]

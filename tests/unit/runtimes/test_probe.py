@@ -9,7 +9,7 @@ import pytest
 
 from forgekit import tiny
 from forgekit.checkpoint.gguf import read_header
-from forgekit.errors import CheckpointError, SourceError
+from forgekit.errors import SourceError
 from forgekit.families import FAMILIES
 from forgekit.findings import Verdict
 from forgekit.forms import folder_forms
@@ -22,6 +22,7 @@ from tests.support import engines
 from tests.support.gguf import gguf_bytes
 from tests.support.matrix import converter_missing, missing
 from tests.support.models import base, look_alike, rewrite, run_stage
+from tests.support.running import python
 
 C, R, P, U = Verdict.CONFIRMED, Verdict.REFUTED, Verdict.UNPROVEN, Verdict.UNCHECKED
 needs_llama = pytest.mark.skipif(bool(converter_missing()), reason=f"unchecked: {converter_missing()}")
@@ -92,18 +93,40 @@ def test_blocks_that_cannot_be_read_are_no_sound_blocks(tmp_path, monkeypatch):
     file.write_bytes(GGUF_FILE)
     library = tmp_path / "libggml-base.so"
     monkeypatch.setattr(_blocks.ctypes, "CDLL", lambda _path: Library())
-    made = _blocks.BlockCheck(library, file)
-    assert made.result() == ""
+    assert _blocks.BlockCheck(library, file).result() == ""
 
-    made = _blocks.BlockCheck(library, file)
-    made._thread.join()
-    made._parts = [(tmp_path / "gone.gguf", made._parts[0][1])]
-    made._run()
+    header = _blocks._header(file)
+    monkeypatch.setattr(_blocks, "_header", lambda _part: header)
+    file.write_bytes(GGUF_FILE[:-24])
+    with pytest.raises(RuntimeError, match=r"the blocks cannot be read: m\.gguf ends within"):
+        _blocks.BlockCheck(library, file).result()
+    file.unlink()
     with pytest.raises(RuntimeError, match="the blocks cannot be read"):
-        made.result()
-    file.write_bytes(GGUF_FILE[:40])
-    with pytest.raises(CheckpointError):
-        _blocks.BlockCheck(library, file)
+        _blocks.BlockCheck(library, file).result()
+
+
+@needs_llama
+def test_a_file_we_cannot_walk_is_checked_by_llama_cpp_itself(quantised, tmp_path):
+    broken = bytearray((quantised / "m-BF16.gguf").read_bytes())
+    header = read_header(lambda start, size: bytes(broken[start : start + size]), len(broken), "m")
+    embedding = next(tensor for tensor in header.tensors if tensor.name == "token_embd.weight")
+    broken[embedding.end - 2 : embedding.end] = b"\xc0\x7f"
+    (tmp_path / "broken.gguf").write_bytes(broken)
+    files = [str(quantised / "m-BF16.gguf"), str(tmp_path / "broken.gguf")]
+
+    ran = python(
+        "from forgekit.errors import CheckpointError\n"
+        "from forgekit.runtimes import _blocks, llama_cpp\n"
+        "def refuse(part):\n    raise CheckpointError('a type that came after us')\n"
+        "_blocks._header = refuse\n"
+        f"for path in {files!r}:\n"
+        "    driver = llama_cpp.Driver()\n"
+        "    driver.load({'path': path, 'device': 'cpu', 'threads': 1})\n"
+        "    try: print(driver.check())\n"
+        "    except RuntimeError as error: print(error)\n"
+    )
+
+    assert ran.out.splitlines() == ["None", "llama.cpp does not load the file"], ran.err
 
 
 class Library:
