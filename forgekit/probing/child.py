@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 POLL = 0.01  # seconds between two looks at a worker
+SMALL = 512 << 20  # bytes that the next worker does not miss while this one gives them back
 TAIL = 4000  # characters of what an engine printed that are kept
 OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
 
@@ -167,11 +168,18 @@ def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]
     for path in (result, log):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+    _bury()
     began = time.monotonic()
+    heard, told = os.pipe()
     worker = os.fork()
     if worker == 0:
-        _worker(make, asked, result, log)
-    stopped, status, peak = _watch(worker, asked, began)
+        os.close(heard)
+        _worker(make, asked, result, log, told)
+    os.close(told)
+    try:
+        stopped, status, peak = _watch(worker, heard, asked, began)
+    finally:
+        os.close(heard)
     said: dict[str, Any] = {"outcome": "died"}
     with contextlib.suppress(OSError, ValueError), open(result, encoding="utf-8") as file:
         said = json.load(file)
@@ -189,15 +197,13 @@ def answer_one(make: Any, asked: dict[str, Any], scratch: str) -> dict[str, Any]
     return said
 
 
-def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, int]:
-    """(why it was stopped, how it ended, the most memory it had); returns when the worker has ended."""
+def _watch(worker: int, heard: int, asked: dict[str, Any], began: float) -> tuple[str, int, int]:
+    """(why it was stopped, how it ended, the most memory it had); returns when the worker has ended, or says it has."""
     peak, stopped = 0, ""
-    ended = _ending(worker)
+    open_ends = [heard]  # the other end is written to when all is said, and closes when the worker ends
     while True:
         done, status = os.waitpid(worker, os.WNOHANG)
         if done:
-            for handle in ended:
-                os.close(handle)
             return stopped, status, peak
         peak = max(peak, _peak(worker))
         if not stopped:
@@ -207,19 +213,28 @@ def _watch(worker: int, asked: dict[str, Any], began: float) -> tuple[str, int, 
                 stopped = "memory"
             if stopped:
                 os.kill(worker, signal.SIGKILL)
-        select.select(ended, [], [], POLL)
+        if select.select(open_ends, [], [], POLL)[0]:
+            if os.read(heard, 1) and not stopped:
+                os.kill(worker, signal.SIGKILL)  # it leaves by itself, if it is what it says
+                LEAVING.append(worker)
+                return stopped, 0, peak
+            open_ends = []
 
 
-def _ending(worker: int) -> list[int]:
-    """A descriptor that can be read once the worker has ended; none where the system has no such thing."""
-    try:
-        return [os.pidfd_open(worker)]
-    except (AttributeError, OSError):
-        return []
+LEAVING: list[int] = []  # workers that have said all, and are giving back gigabytes of mapped files
 
 
-def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
-    """Never returns."""
+def _bury() -> None:
+    """Take note of those that are gone by now."""
+    LEAVING[:] = [worker for worker in LEAVING if not os.waitpid(worker, os.WNOHANG)[0]]
+
+
+def _worker(make: Any, asked: dict[str, Any], result: str, log: str, told: int) -> None:
+    """Never returns.
+
+    Args:
+        told: where it is told that all is said and this process only leaves.
+    """
     answer: dict[str, Any] = {"outcome": "working"}
 
     def keep() -> None:
@@ -244,6 +259,8 @@ def _worker(make: Any, asked: dict[str, Any], result: str, log: str) -> None:
         work(make(), asked, answer, begin)
         answer["outcome"] = "answered"
         keep()
+        if asked.get("device", "cpu") == "cpu" and 0 < _status(os.getpid(), b"RssAnon:") < SMALL:
+            os.write(told, b".")
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - whatever an engine raises is an answer
         text = f"{type(error).__name__}: {error}".strip()

@@ -60,6 +60,23 @@ class Hang(Steady):
         time.sleep(600)
 
 
+class Linger(Steady):
+    """Says all there is to say, and then stays."""
+
+    def load(self, _asked):
+        os._exit = lambda _code: time.sleep(600)
+        return {"worker": os.getpid()}
+
+
+class Litter(Steady):
+    """Leaves a process behind that holds all it was given open."""
+
+    def load(self, _asked):
+        if os.fork() == 0:
+            time.sleep(600)
+        return {}
+
+
 class Eat(Steady):
     def load(self, _asked):
         self.held = [bytearray(os.urandom(1 << 20)) * 64 for _ in range(1000)]

@@ -68,6 +68,25 @@ def test_an_engine_that_hangs_is_stopped():
     assert time.monotonic() - began < 15
 
 
+def test_a_worker_that_has_said_all_does_not_stay():
+    with Engine(engines.runtime(engines.Linger)) as engine:
+        first = engine.ask(QUESTION)
+        worker = first.found["notes"]["worker"]
+        second = engine.ask(QUESTION)
+
+        assert (first.outcome, second.outcome) == ("answered", "answered")
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def test_what_a_worker_leaves_behind_keeps_nobody_waiting():
+    with Engine(engines.runtime(engines.Litter)) as engine:
+        began = time.monotonic()
+        answers = [engine.ask(QUESTION).outcome for _ in range(2)]
+
+        assert answers == ["answered", "answered"]
+        assert time.monotonic() - began < 15
+
+
 def test_an_engine_that_eats_memory_is_stopped_before_the_machine_is():
     answer = ask(engines.Eat, memory=300 << 20)
 
