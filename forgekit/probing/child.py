@@ -51,10 +51,9 @@ def borrow(package: str) -> None:
         spec.loader.exec_module(module)
 
 
-def confine(scratch: str, *, network: bool) -> dict[str, Any]:
+def confine(package: str, scratch: str, *, network: bool) -> dict[str, Any]:
     """Give up the network, unless it is needed, and writing outside ``scratch``; says what was not to be had."""
-    from forgekit.sandbox import _jail as jail
-
+    jail = _module("_jail", f"{package}/sandbox/_jail.py")  # alone: the rest of the sandbox is not for this side
     gaps = []
     reach = "the machine's"
     if sys.platform != "linux":
@@ -319,7 +318,7 @@ def main() -> None:
         out.flush()
 
     scratch = settings["scratch"]
-    confined = confine(scratch, network=settings["network"])
+    confined = confine(settings["package"], scratch, network=settings["network"])
     make: Any = None
     try:
         make = getattr(_module(settings["module"], settings["file"]), settings["driver"])

@@ -12,11 +12,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import platform
 import resource
 import struct
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
