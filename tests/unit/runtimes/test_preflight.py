@@ -309,6 +309,9 @@ def test_runtimes_are_found_under_every_spelling_that_alloys_use():
             "onnxruntime",
             "known-architecture",
         ),
+        ({"config.json": {}, "openvino_model.xml": b"<net/>"}, "openvino", "whole-data"),
+        ({"config.json": {}, "g.xml": b"<net/>", "g.bin": b""}, "openvino", "whole-data"),
+        ({"model.onnx": b"x", "config.json": {"model_type": "qwen2"}}, "openvino", "whole-data"),
         ({"m.mlpackage/Data/model.mlmodel": b"x"}, "coreml", "whole-package"),
         (
             {
@@ -367,8 +370,18 @@ def test_reading_headers_imports_no_engine():
         "from forgekit.probing.cells import foretold\n"
         f"cells = foretold(folder_forms(pathlib.Path({str(base('qwen3_moe'))!r})), [RUNTIMES[n] for n in RUNTIMES])\n"
         "assert len(cells) == len(RUNTIMES)\n"
-        "heavy = {'torch', 'transformers', 'mlx', 'vllm', 'llama_cpp', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'mlx', 'vllm', 'llama_cpp', 'onnxruntime', 'openvino', 'numpy'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_weights_of_a_graph_are_no_pickles(tmp_path):
+    for name in ("config.json", "openvino_model.xml", "openvino_model.bin"):
+        (tmp_path / name).write_text("{}")
+    assert [form.kind for form in folder_forms(tmp_path)] == ["openvino"]
+
+    (tmp_path / "pytorch_model.bin").write_text("{}")
+    assert [form.kind for form in folder_forms(tmp_path)] == ["safetensors", "openvino"]

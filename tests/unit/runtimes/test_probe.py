@@ -97,7 +97,7 @@ def test_blocks_that_cannot_be_read_are_no_sound_blocks(tmp_path, monkeypatch):
 
     header = _blocks._header(file)
     monkeypatch.setattr(_blocks, "_header", lambda _part: header)
-    file.write_bytes(GGUF_FILE[:-24])
+    file.write_bytes(GGUF_FILE[: header.tensors[0].end - 1])
     with pytest.raises(RuntimeError, match=r"the blocks cannot be read: m\.gguf ends within"):
         _blocks.BlockCheck(library, file).result()
     file.unlink()
@@ -263,6 +263,23 @@ def test_an_exported_graph_runs_and_agrees(bench, tmp_path):
     cell = probe(bench, tmp_path, "onnxruntime")
 
     assert (cell.form, cell.verdict) == ("onnx-f32", C), cell.reason
+    assert cell.evidence["agreement"]["error"] < 1e-4
+
+    if why_not := missing("openvino"):
+        pytest.skip(f"unchecked: {why_not}")
+    cell = probe(bench, tmp_path, "openvino")
+    assert (cell.form, cell.verdict) == ("onnx-f32", C), cell.reason
+    assert cell.evidence["agreement"]["error"] < 1e-4
+    own = tmp_path / "openvino"
+    own.mkdir()
+    ran = python(
+        "import openvino\n"
+        f"graph = openvino.convert_model({str(tmp_path / 'onnx-f32/model.onnx')!r})\n"
+        f"openvino.save_model(graph, {str(own / 'openvino_model.xml')!r}, compress_to_fp16=False)\n"
+    )
+    assert ran.code == 0, ran.err
+    cell = probe(bench, tmp_path, "openvino")
+    assert (cell.form, cell.verdict) == ("openvino", C), cell.reason
     assert cell.evidence["agreement"]["error"] < 1e-4
 
 
