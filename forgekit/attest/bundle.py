@@ -111,6 +111,10 @@ def _spelled(tree: Any, name: str) -> None:
             _spelled(value, name)
     elif name in LOGGED_BYTES:
         base64s.decode(tree, name)
+    elif name == "envelope":  # a checkpoint: a signed note, "\u2014 name signature" for each who signs
+        for line in str(tree).split("\n"):
+            if line.startswith("\u2014 "):
+                base64s.decode(line.rpartition(" ")[2], "a checkpoint's signature")
 
 
 def _only(tree: Mapping[str, Any], known: set[str], what: str) -> None:
