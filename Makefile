@@ -29,6 +29,7 @@ types: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 suite: $(VENV)/.ready-dev
+	$(BIN)/python -m compileall -q forgekit  # the suite starts hundreds of processes
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 tier1: $(VENV)/.ready-dev

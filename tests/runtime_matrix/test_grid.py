@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from forgekit.findings import Verdict
@@ -20,7 +22,9 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "runtime"), PAIRS)
-def test_every_artifact_does_in_every_engine_what_its_headers_foretell(name, runtime, bench, tmp_path_factory):
+def test_every_artifact_does_in_every_engine_what_its_headers_foretell(
+    name, runtime, bench, tmp_path_factory, monkeypatch
+):
     if why_not := converter_missing() if runtime == "llama_cpp" else missing(runtime):
         pytest.skip(f"unchecked: {why_not}")
     base = tmp_path_factory.getbasetemp()
@@ -28,9 +32,12 @@ def test_every_artifact_does_in_every_engine_what_its_headers_foretell(name, run
     forms = folder_forms(folder)
     form = choose(RUNTIMES[runtime], forms)[0]
 
+    expected = KNOWN.get((forged.RECIPES[name][0], runtime)) or KNOWN.get((name, runtime))
+    if expected:  # a corrupted heap now and then hangs instead of aborting
+        monkeypatch.setattr(bench, "limits", replace(bench.limits, seconds=30.0))
+
     cell = bench.probe(form, RUNTIMES[runtime], forms)
 
-    expected = KNOWN.get((forged.RECIPES[name][0], runtime)) or KNOWN.get((name, runtime))
     assert cell.surprise == "", cell.reason
     assert [obstacle.invariant for obstacle in cell.foretold] == ([expected] if expected else [])
     assert cell.verdict is (Verdict.REFUTED if expected else Verdict.CONFIRMED), cell.reason
