@@ -34,7 +34,7 @@ def test_every_artifact_does_in_every_engine_what_its_headers_foretell(
 
     expected = KNOWN.get((forged.RECIPES[name][0], runtime)) or KNOWN.get((name, runtime))
     if expected:  # a corrupted heap now and then hangs instead of aborting
-        monkeypatch.setattr(bench, "limits", replace(bench.limits, seconds=30.0))
+        monkeypatch.setattr(bench, "limits", replace(bench.limits, seconds=20.0))
 
     cell = bench.probe(form, RUNTIMES[runtime], forms)
 

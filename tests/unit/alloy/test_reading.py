@@ -10,7 +10,7 @@ from forgekit import alloy
 from forgekit.alloy import reading
 from forgekit.errors import AbsentError, AlloyError
 from tests.support.builders import an_alloy
-from tests.support.running import EMBEDDED, forgekit
+from tests.support.running import EMBEDDED, within
 
 
 def error_of(data: bytes) -> str:
@@ -123,7 +123,7 @@ def test_the_command_line_refuses_what_it_cannot_read_with_a_message_and_code_2(
     path.write_bytes(data)
 
     for command in ("verify", "claims", "plan"):
-        ran = forgekit(command, path)
+        ran = within(command, path)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.startswith("error: ")
         assert str(path) in ran.err
@@ -136,6 +136,6 @@ def test_a_hostile_name_cannot_drive_the_terminal(tmp_path):
     path = tmp_path / "h.alloy.json"
     path.write_bytes(json.dumps(tree).encode())
 
-    ran = forgekit("verify", path)
+    ran = within("verify", path)
 
     assert "\x1b" not in ran.out + ran.err

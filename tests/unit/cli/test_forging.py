@@ -16,7 +16,7 @@ from forgekit.checkpoint.opening import open_folder
 from tests.support.forged import TRAIN, cut_experts
 from tests.support.hub import Hub, Repo, serving
 from tests.support.models import a_recipe, base, copy_of
-from tests.support.running import EMBEDDED, ROOT, forgekit, heeds_interrupts, without_catalog
+from tests.support.running import EMBEDDED, ROOT, forgekit, heeds_interrupts, within, without_catalog
 
 CUT = cut_experts("aimer")
 pytestmark = pytest.mark.xdist_group("forging")
@@ -43,7 +43,7 @@ def test_a_forge_says_what_each_stage_did_and_where_the_artifact_is(made):
 def test_what_was_forged_verifies_with_nothing_refuted(made):
     folder, _ = made
 
-    ran = forgekit("verify", folder / "out", "--json")
+    ran = within("verify", folder / "out", "--json")
 
     assert ran.code == 0
     (entry,) = ran.json["artifacts"]
@@ -58,14 +58,14 @@ def test_what_was_forged_verifies_with_nothing_refuted(made):
 def test_a_run_again_over_a_finished_artifact_is_refused_and_changes_nothing(made):
     folder, _ = made
 
-    ran = forgekit("forge", folder / "recipe/recipe.json", "--out", folder / "out", "--offline")
+    ran = within("forge", folder / "recipe/recipe.json", "--out", folder / "out", "--offline")
 
     assert ran.code == 2
     assert "the folder is not empty" in ran.err
 
 
 def test_json_is_one_document(tmp_path):
-    ran = forgekit("forge", a_recipe("mixtral", CUT, tmp_path / "recipe"), "--out", tmp_path / "out", "--json")
+    ran = within("forge", a_recipe("mixtral", CUT, tmp_path / "recipe"), "--out", tmp_path / "out", "--json")
 
     assert ran.json["schema"] == "forgekit.forge/1"
     assert ran.json["stages"][0]["expertsKeptPerLayer"] == 6
@@ -83,7 +83,7 @@ def test_json_is_one_document(tmp_path):
 def test_bad_usage_is_said_in_a_sentence(arguments, says, tmp_path):
     path = a_recipe("mixtral", CUT, tmp_path / "recipe")
 
-    ran = forgekit("forge", *(text.format(recipe=path, out=tmp_path / "out") for text in arguments))
+    ran = within("forge", *(text.format(recipe=path, out=tmp_path / "out") for text in arguments))
 
     assert ran.code == 2
     assert says in ran.err
@@ -132,17 +132,17 @@ def test_control_c_stops_it_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_reforge_gives_the_grade_and_exit_code():
-    ran = forgekit("reforge", "minis/mixtral-aimer", "--catalog", EMBEDDED, "--offline")
+    ran = within("reforge", "minis/mixtral-aimer", "--catalog", EMBEDDED, "--offline")
 
     assert ran.code == 0
     assert ran.out.startswith("bitwise: the recipe gives the published bytes\n  published  sha256:")
 
 
 def test_tiny_lists_families_and_writes_one(tmp_path):
-    listed = forgekit("tiny")
-    written = forgekit("tiny", "granitemoe", "--out", tmp_path / "g")
-    again = forgekit("tiny", "granitemoe", "--out", tmp_path / "g")
-    unknown = forgekit("tiny", "nonesuch")
+    listed = within("tiny")
+    written = within("tiny", "granitemoe", "--out", tmp_path / "g")
+    again = within("tiny", "granitemoe", "--out", tmp_path / "g")
+    unknown = within("tiny", "nonesuch")
 
     assert "granitemoe       sha256:" in listed.out
     assert compare(open_folder(tmp_path / "g"), open_folder(base("granitemoe"))).differences == []
@@ -159,9 +159,9 @@ def test_a_diff_of_the_same_is_empty_and_of_others_names_the_first_byte(tmp_path
     data[-2] ^= 1
     path.write_bytes(data)
 
-    same = forgekit("diff", base("qwen2"), base("qwen2"))
-    other = forgekit("diff", base("qwen2"), folder)
-    as_json = forgekit("diff", base("qwen2"), folder, "--json")
+    same = within("diff", base("qwen2"), base("qwen2"))
+    other = within("diff", base("qwen2"), folder)
+    as_json = within("diff", base("qwen2"), folder, "--json")
 
     assert (same.code, same.out) == (0, "the same tensors (3,543,040 bytes compared)\n")
     assert other.code == 1
@@ -172,13 +172,13 @@ def test_a_diff_of_the_same_is_empty_and_of_others_names_the_first_byte(tmp_path
 
 
 def test_a_diff_says_missing_tensors_shapes_dtypes_and_shards(tmp_path):
-    ran = forgekit("diff", base("qwen2"), base("qwen3"))
+    ran = within("diff", base("qwen2"), base("qwen3"))
 
     assert ran.code == 1
     assert "is only in A" in ran.out
     assert "is only in B" in ran.out
     assert "shape [256, 256] in A and [512, 256] in B" in ran.out
-    assert forgekit("diff", base("qwen2"), tmp_path / "none").code == 2
+    assert within("diff", base("qwen2"), tmp_path / "none").code == 2
 
 
 def test_shards_cut_elsewhere_are_layout_and_no_difference(tmp_path):
@@ -186,7 +186,7 @@ def test_shards_cut_elsewhere_are_layout_and_no_difference(tmp_path):
 
     run_stage("package", "mixtral", tmp_path / "one", format="safetensors")
 
-    ran = forgekit("diff", base("mixtral"), tmp_path / "one")
+    ran = within("diff", base("mixtral"), tmp_path / "one")
 
     assert ran.code == 0
     assert ran.out.startswith("shards: ")
