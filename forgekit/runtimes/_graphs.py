@@ -12,10 +12,24 @@ from forgekit.forms import TOKENIZER
 PAST = ("past_key_values.", "past_")
 
 
-class GraphDriver(ABC):
+class Greedy(ABC):
+    """Goes on with the likeliest token, and reads all tokens anew at each step."""
+
+    def generate(self, ids: list[int], count: int) -> list[int]:
+        made: list[int] = []
+        for _ in range(count):
+            made.append(int(self.logits(ids + made)[-1].argmax()))
+        return made
+
+    @abstractmethod
+    def logits(self, ids: list[int]) -> Any:
+        """float32 [len(ids), vocabulary]."""
+
+
+class GraphDriver(Greedy):
     """A graph that takes token ids and gives logits.
 
-    The cache of keys and values, where it has one, is given empty: every step reads all tokens anew.
+    The cache of keys and values, where it has one, is given empty.
     """
 
     words: Any = None
@@ -29,12 +43,6 @@ class GraphDriver(ABC):
 
     def encode(self, text: str) -> list[int] | None:
         return list(self.words.encode(text, add_special_tokens=False).ids) if self.words is not None else None
-
-    def generate(self, ids: list[int], count: int) -> list[int]:
-        made: list[int] = []
-        for _ in range(count):
-            made.append(int(self.logits(ids + made)[-1].argmax()))
-        return made
 
     def logits(self, ids: list[int]) -> Any:
         import numpy as np

@@ -13,6 +13,7 @@ from typing import Any
 from forgekit.errors import MachineError
 from forgekit.forms import Form, folder_forms
 from forgekit.runtimes import Ask, Obstacle, Runtime
+from forgekit.runtimes._graphs import Greedy
 from forgekit.runtimes._invariants import COMMON, TEXT
 
 MANIFEST = "Manifest.json"
@@ -28,7 +29,7 @@ SENTINEL = 0xDEADBEEF
 Source: apple/coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp."""
 
 
-class Driver:
+class Driver(Greedy):
     """One package through coremltools. Its graph takes token ids and gives logits."""
 
     @staticmethod
@@ -82,12 +83,6 @@ class Driver:
 
     def encode(self, text: str) -> list[int] | None:  # noqa: ARG002 - a package has no tokenizer
         return None
-
-    def generate(self, ids: list[int], count: int) -> list[int]:
-        made: list[int] = []
-        for _ in range(count):
-            made.append(int(self.logits(ids + made)[-1].argmax()))
-        return made
 
     def logits(self, ids: list[int]) -> Any:
         import numpy as np

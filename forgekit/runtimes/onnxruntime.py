@@ -44,7 +44,10 @@ class Driver(GraphDriver):
     def inputs(self) -> Iterator[tuple[str, list[int | None], Any]]:
         for given in self.session.get_inputs():
             shape = [size if isinstance(size, int) else None for size in given.shape]
-            yield given.name, shape, TYPES[given.type.removeprefix("tensor(").removesuffix(")")]
+            kind = given.type.removeprefix("tensor(").removesuffix(")")
+            if kind not in TYPES:  # nobody's fault but ours: a lack, not a refusal
+                raise ImportError(f"NumPy has no {kind}, which the graph takes as {given.name}")
+            yield given.name, shape, TYPES[kind]
 
     def run(self, given: Mapping[str, Any]) -> Any:
         names = [made.name for made in self.session.get_outputs()]

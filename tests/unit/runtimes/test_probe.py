@@ -438,3 +438,16 @@ def test_prompts_made_of_ids_are_the_same_everywhere_and_within_the_vocabulary()
     assert plain_prompts(512) == plain_prompts(512)
     assert all(len(prompt) == 8 and all(0 <= token < 32 for token in prompt) for prompt in plain_prompts(32))
     assert plain_prompts(32) != plain_prompts(512)
+
+
+def test_a_type_that_numpy_lacks_is_our_lack_and_not_the_graph_s():
+    from types import SimpleNamespace
+
+    from forgekit.runtimes.onnxruntime import Driver
+
+    driver = Driver()
+    given = SimpleNamespace(name="past_key_values.0.key", shape=[1, 2, "n", 8], type="tensor(bfloat16)")
+    driver.session = SimpleNamespace(get_inputs=lambda: [given])
+
+    with pytest.raises(ImportError, match=r"NumPy has no bfloat16, which the graph takes as past_key_values\.0\.key"):
+        list(driver.inputs())
